@@ -1,0 +1,156 @@
+//! What a node is to know: its tasks, their networks, and the services they can reach.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use shoal_proto::v1::assignment_change::Change;
+use shoal_proto::v1::{
+    AssignmentChange, Endpoint, EndpointMode, PublishMode, ServiceEndpoints, TaskState,
+};
+use shoal_proto::{NetworkId, NodeId};
+
+use crate::store::{Event, Network, Object, Service, Store, Task};
+
+/// One node's part of the cluster.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Assignments {
+    tasks: BTreeMap<String, Arc<Task>>,
+    networks: BTreeMap<String, Arc<Network>>,
+    endpoints: BTreeMap<String, ServiceEndpoints>,
+}
+
+impl Assignments {
+    /// What the node is to know as of that store.
+    #[must_use]
+    pub fn of(store: &Store, node: NodeId) -> Self {
+        let tasks: BTreeMap<String, Arc<Task>> =
+            store.node_tasks(node).map(|task| (task.id.to_string(), Arc::clone(task))).collect();
+        let here: BTreeSet<NetworkId> = tasks
+            .values()
+            .filter(|task| task.holds_resources())
+            .flat_map(|task| task.networks.iter().map(|attachment| attachment.network))
+            .collect();
+        let mut endpoints = BTreeMap::new();
+        // Networks of published services are needed too: the node forwards into them.
+        let mut networks = here.clone();
+        for service in store.services() {
+            let published = service.ports.iter().any(|port| port.mode() == PublishMode::Ingress);
+            let attached = networks_of(service);
+            if published {
+                networks.extend(&attached);
+            }
+            if published || attached.iter().any(|network| here.contains(network)) {
+                endpoints.insert(service.id.to_string(), service_endpoints(store, service));
+            }
+        }
+        let networks = networks
+            .into_iter()
+            .filter_map(|id| store.network(id))
+            .map(|network| (network.id.to_string(), Arc::clone(network)))
+            .collect();
+        Self { tasks, networks, endpoints }
+    }
+
+    /// Everything, as a node that knows nothing is told it.
+    #[must_use]
+    pub fn all(&self) -> Vec<AssignmentChange> {
+        self.since(&Self::default())
+    }
+
+    /// What to tell a node that knows `old`. Networks and endpoints come before the tasks that
+    /// need them, and go after them.
+    #[must_use]
+    pub fn since(&self, old: &Self) -> Vec<AssignmentChange> {
+        let mut changes = Vec::new();
+        let changed = |change| AssignmentChange { change: Some(change) };
+        for (id, network) in &self.networks {
+            if old.networks.get(id) != Some(network) {
+                changes.push(changed(Change::Network((&**network).into())));
+            }
+        }
+        for (id, endpoints) in &self.endpoints {
+            if old.endpoints.get(id) != Some(endpoints) {
+                changes.push(changed(Change::Endpoints(endpoints.clone())));
+            }
+        }
+        for (id, task) in &self.tasks {
+            // A node needs no echo of its own reports.
+            let known = old.tasks.get(id).is_some_and(|old| {
+                old.meta.version == task.meta.version && old.desired == task.desired
+            });
+            if !known {
+                changes.push(changed(Change::Task((&**task).into())));
+            }
+        }
+        for id in old.tasks.keys().filter(|id| !self.tasks.contains_key(*id)) {
+            changes.push(changed(Change::RemoveTask(id.clone())));
+        }
+        for id in old.endpoints.keys().filter(|id| !self.endpoints.contains_key(*id)) {
+            changes.push(changed(Change::RemoveEndpoints(id.clone())));
+        }
+        for id in old.networks.keys().filter(|id| !self.networks.contains_key(*id)) {
+            changes.push(changed(Change::RemoveNetwork(id.clone())));
+        }
+        changes
+    }
+}
+
+/// Whether the event can change what the node is to know.
+#[must_use]
+pub fn concerns(event: &Event, node: NodeId) -> bool {
+    match event {
+        Event::Put { new: Object::Task(new), old } => {
+            let old = match old {
+                Some(Object::Task(old)) => Some(old),
+                _ => None,
+            };
+            let was = old.is_some_and(|old| is_endpoint(old));
+            (new.node == Some(node) && old.is_none_or(|old| old.meta.version != new.meta.version))
+                || was != is_endpoint(new)
+                || old.is_some_and(|old| old.state().is_terminal() != new.state().is_terminal())
+        }
+        Event::Deleted(Object::Task(old)) => old.node == Some(node) || is_endpoint(old),
+        Event::Put { new: Object::Node(_) | Object::Stack(_), .. }
+        | Event::Deleted(Object::Node(_) | Object::Stack(_)) => false,
+        Event::Put { .. } | Event::Deleted(_) => true,
+    }
+}
+
+fn networks_of(service: &Service) -> BTreeSet<NetworkId> {
+    let spec = service.spec.task.as_ref();
+    let attached = spec.into_iter().flat_map(|spec| &spec.networks);
+    attached.filter_map(|attached| attached.network_id.parse().ok()).collect()
+}
+
+/// Takes connections: it runs, and nobody has asked it to stop.
+fn is_endpoint(task: &Task) -> bool {
+    task.state() == TaskState::Running && task.desired <= TaskState::Running
+}
+
+fn service_endpoints(store: &Store, service: &Service) -> ServiceEndpoints {
+    let mut endpoints: Vec<Endpoint> = store
+        .service_tasks(service.id)
+        .filter(|task| is_endpoint(task))
+        .map(|task| Endpoint {
+            task_id: task.id.to_string(),
+            node_id: task.node.map(|node| node.to_string()).unwrap_or_default(),
+            slot: task.slot.0,
+            networks: task.networks.iter().map(Into::into).collect(),
+        })
+        .collect();
+    endpoints.sort_by(|a, b| (a.slot, &a.task_id).cmp(&(b.slot, &b.task_id)));
+    let mode: EndpointMode = service.spec.endpoint_mode();
+    ServiceEndpoints {
+        service_id: service.id.to_string(),
+        name: service.spec.name.clone(),
+        short_name: service.short_name.to_string(),
+        vips: service.vips.iter().map(Into::into).collect(),
+        ports: service.ports.clone(),
+        endpoints,
+        networks: service.spec.task.as_ref().map(|spec| spec.networks.clone()).unwrap_or_default(),
+        endpoint_mode: mode.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

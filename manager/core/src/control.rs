@@ -1,0 +1,171 @@
+//! Runs the control loops over a view of the store, one after the other: each sees what those
+//! before it decided, and all that they decide commits as one change set.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use shoal_proto::{ServiceId, StackId};
+
+use crate::allocator::Allocator;
+use crate::context::Context;
+use crate::orchestrator::{self, earliest};
+use crate::scheduler;
+use crate::store::{Change, Changes, Event, Key, Object, Store};
+
+/// The control loops of a leader, with what has changed since they last ran.
+#[derive(Debug, Default)]
+pub struct Control {
+    allocator: Allocator,
+    services: BTreeSet<ServiceId>,
+    stacks: BTreeSet<StackId>,
+    /// Services to look at again at a time, whatever happens until then.
+    waiting: BTreeMap<ServiceId, SystemTime>,
+}
+
+/// What one run decided.
+#[derive(Debug, Default)]
+pub struct Pass {
+    /// To be committed, whole or not at all.
+    pub changes: Vec<Change>,
+    /// When to run again at the latest.
+    pub wake_at: Option<SystemTime>,
+}
+
+impl Control {
+    /// Loops that look at everything first, as a new leader must.
+    #[must_use]
+    pub fn new(store: &Store) -> Self {
+        let mut control = Self::default();
+        control.resync(store);
+        control
+    }
+
+    /// Looks at everything again: commits were missed.
+    pub fn resync(&mut self, store: &Store) {
+        self.services.extend(store.services().map(|service| service.id));
+        self.stacks.extend(store.stacks().map(|stack| stack.id));
+    }
+
+    /// Notes what a commit has changed.
+    pub fn observe(&mut self, store: &Store, events: &[Event]) {
+        for event in events {
+            let object = match event {
+                Event::Put { new, .. } => new,
+                Event::Deleted(old) => old,
+            };
+            match object {
+                Object::Service(service) => {
+                    self.touch(store, service.id, &service.spec.name, service.stack)
+                }
+                Object::Task(task) => {
+                    let stack = store.service(task.service).and_then(|service| service.stack);
+                    self.touch(store, task.service, &task.service_name, stack);
+                }
+                Object::Stack(stack) => drop(self.stacks.insert(stack.id)),
+                Object::Network(network) => self.stacks.extend(network.stack),
+                Object::Node(_) => {}
+            }
+        }
+    }
+
+    fn touch(&mut self, store: &Store, id: ServiceId, name: &str, stack: Option<StackId>) {
+        self.services.insert(id);
+        self.stacks.extend(stack);
+        let dependents = store.services().filter(|service| orchestrator::depends_on(service, name));
+        self.services.extend(dependents.map(|service| service.id));
+    }
+
+    /// Decides. What it looked at counts as seen; when the changes don't commit, call
+    /// [`Self::resync`].
+    pub fn run(&mut self, store: &Store, context: &mut Context<'_>) -> Pass {
+        let mut view = View { store: store.clone(), decided: Vec::new() };
+        let due = self.waiting.iter().filter(|(_, at)| **at <= context.now).map(|(id, _)| *id);
+        self.services.extend(due);
+        for id in std::mem::take(&mut self.services) {
+            self.waiting.remove(&id);
+            let Some(service) = view.store.service(id).cloned() else { continue };
+            let mut changes = Changes::default();
+            let wake_at =
+                orchestrator::reconcile_service(&view.store, &service, context, &mut changes);
+            view.take(changes);
+            self.waiting.extend(wake_at.map(|at| (id, at)));
+        }
+        for id in std::mem::take(&mut self.stacks) {
+            let Some(stack) = view.store.stack(id).cloned() else { continue };
+            let mut changes = Changes::default();
+            orchestrator::reconcile_stack(&view.store, &stack, context, &mut changes);
+            view.take(changes);
+        }
+        let mut changes = Changes::default();
+        self.allocator.run(&view.store, context, &mut changes);
+        view.take(changes);
+        let mut changes = Changes::default();
+        let retry_at = scheduler::run(&view.store, context, &mut changes);
+        view.take(changes);
+        let wake_at = earliest(retry_at, self.waiting.values().min().copied());
+        Pass { changes: merge(store, view.decided), wake_at }
+    }
+}
+
+/// The store as it will be when what was decided so far commits.
+struct View {
+    store: Store,
+    decided: Vec<Change>,
+}
+
+impl View {
+    fn take(&mut self, changes: Changes) {
+        let changes = changes.into_vec();
+        // Versions inside a pass are the view's own; `merge` puts the committed ones back.
+        let version = self.store.version() + 1;
+        match self.store.apply(version, changes.clone()) {
+            Ok(_) => self.decided.extend(changes),
+            // A loop's decision that contradicts one made before it in the same pass waits for
+            // the next pass: the commit in between makes its objects dirty again.
+            Err(_) => self.retry_one_by_one(version, changes),
+        }
+    }
+
+    fn retry_one_by_one(&mut self, version: u64, changes: Vec<Change>) {
+        for change in changes {
+            if self.store.apply(version, vec![change.clone()]).is_ok() {
+                self.decided.push(change);
+            }
+        }
+    }
+}
+
+/// One change an object, against the version that is committed. Deletions come first: what they
+/// free may be given again in the same set.
+fn merge(committed: &Store, decided: Vec<Change>) -> Vec<Change> {
+    let mut order: Vec<Key> = Vec::new();
+    let mut last: BTreeMap<Key, Change> = BTreeMap::new();
+    for change in decided {
+        let key = match &change {
+            Change::Put { object, .. } => object.key(),
+            Change::Delete { key, .. } => *key,
+            Change::Report { task, .. } => Key::Task(*task),
+        };
+        if last.insert(key, change).is_none() {
+            order.push(key);
+        }
+    }
+    let mut merged: Vec<Change> = order
+        .into_iter()
+        .filter_map(|key| {
+            let committed = committed.object(key).map_or(0, |object| object.meta().version);
+            match last.remove(&key)? {
+                Change::Put { object, .. } => Some(Change::Put { expected: committed, object }),
+                // Made and taken away again within the pass.
+                Change::Delete { .. } if committed == 0 => None,
+                Change::Delete { key, .. } => Some(Change::Delete { expected: committed, key }),
+                report @ Change::Report { .. } => Some(report),
+            }
+        })
+        .collect();
+    merged.sort_by_key(|change| !matches!(change, Change::Delete { .. }));
+    merged
+}
+
+#[cfg(test)]
+mod tests;

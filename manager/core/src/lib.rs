@@ -1,0 +1,15 @@
+//! What the cluster thinks: the store and the control loops over it.
+//!
+//! Pure: no clock, no sockets, no files, no randomness. Times and random bits come in as
+//! arguments, changes go out, and nothing here waits. The loops never call each other; they meet
+//! in the store ([`control`] runs them one after the other over a view that each one updates).
+
+pub mod allocator;
+pub mod assignment;
+pub mod context;
+pub mod control;
+pub mod deploy;
+pub mod lookup;
+pub mod orchestrator;
+pub mod scheduler;
+pub mod store;

@@ -1,0 +1,63 @@
+//! Services and stacks on their way out: tasks stop first, then what they used goes.
+
+use std::sync::Arc;
+
+use shoal_proto::v1::TaskState;
+
+use super::stop;
+use crate::context::Context;
+use crate::store::{Changes, Object, Service, Stack, Store};
+
+/// Stops the service's tasks; deletes each that has ended, and the service after the last.
+pub(super) fn reconcile_service(
+    store: &Store,
+    service: &Service,
+    context: &Context<'_>,
+    changes: &mut Changes,
+) {
+    let mut left = false;
+    for task in store.service_tasks(service.id) {
+        if task.state().is_terminal() {
+            changes.delete(&Object::Task(Arc::clone(task)));
+        } else {
+            left |= task.node.is_some();
+            stop(task, TaskState::Remove, context, changes);
+        }
+    }
+    if !left {
+        changes.delete(&Object::from(service.clone()));
+    }
+}
+
+/// Takes a stack apart that is to be removed: its services, then its networks, then itself.
+/// A network is also removed when a deploy has dropped it and nothing uses it any more.
+pub fn reconcile_stack(store: &Store, stack: &Stack, context: &Context<'_>, changes: &mut Changes) {
+    let mut services = 0;
+    for service in store.stack_services(stack.id) {
+        services += 1;
+        if stack.removing && !service.removing {
+            changes.update(context, Service { removing: true, ..(**service).clone() });
+        }
+    }
+    let networks = store.networks().filter(|network| network.stack == Some(stack.id));
+    for network in networks {
+        let declared = !stack.removing
+            && stack.spec.networks.iter().any(|declared| {
+                !declared.external
+                    && declared.spec.as_ref().is_some_and(|spec| spec.name == network.spec.name)
+            });
+        let id = network.id.to_string();
+        let used = store.services().any(|service| {
+            let mut attachments = service.spec.task.iter().flat_map(|task| &task.networks);
+            attachments.any(|attachment| attachment.network_id == id)
+        }) || store.tasks().any(|task| {
+            task.networks.iter().any(|held| held.network == network.id) && task.holds_resources()
+        });
+        if !declared && !used {
+            changes.delete(&Object::Network(Arc::clone(network)));
+        }
+    }
+    if stack.removing && services == 0 {
+        changes.delete(&Object::from(stack.clone()));
+    }
+}

@@ -1,0 +1,95 @@
+//! Gives each task with addresses a node, or the reason why none will do.
+//!
+//! Filters are small and stateless, one rule each; a node that passes all is ranked: the one with
+//! the fewest tasks of the same service wins, then the one with the fewest tasks, then the one with
+//! the smaller id. Decisions commit against the versions they were made from.
+
+mod constraint;
+mod filter;
+mod load;
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use shoal_proto::time::system_time;
+use shoal_proto::v1::TaskState;
+
+pub use constraint::{Constraint, ConstraintError};
+
+use crate::context::Context;
+use crate::orchestrator::earliest;
+use crate::store::{Changes, Store, Task};
+use filter::Refusal;
+use load::NodeLoad;
+
+/// Places what can be placed. Returns the time at which the first task that is held back by its
+/// restart delay may be placed.
+pub fn run(store: &Store, context: &mut Context<'_>, changes: &mut Changes) -> Option<SystemTime> {
+    let mut pending = store.pending_tasks().peekable();
+    pending.peek()?;
+    let mut loads: Vec<NodeLoad<'_>> =
+        store.nodes().map(|node| NodeLoad::of(store, node)).collect();
+    let mut wake_at = None;
+    for task in pending {
+        let not_before = task.not_before.as_ref().map(system_time);
+        if let Some(at) = not_before.filter(|at| *at > context.now) {
+            wake_at = earliest(wake_at, Some(at));
+            continue;
+        }
+        match place(task, &mut loads) {
+            Ok(load) => {
+                load.add(task);
+                let mut placed = (**task).clone();
+                placed.node = Some(load.node.id);
+                placed.status.set_state(TaskState::Assigned);
+                placed.status.since = Some(context.stamp());
+                placed.status.message = format!("assigned to {}", load.node.spec.name);
+                placed.status.error.clear();
+                changes.update(context, placed);
+            }
+            Err(reason) if reason != task.status.error => {
+                let mut held = (**task).clone();
+                held.status.message = "waits for a node".to_owned();
+                held.status.error = reason;
+                changes.update(context, held);
+            }
+            Err(_) => {}
+        }
+    }
+    wake_at
+}
+
+/// The best node for the task, or why there is none.
+fn place<'a, 's>(
+    task: &Task,
+    loads: &'a mut [NodeLoad<'s>],
+) -> Result<&'a mut NodeLoad<'s>, String> {
+    let mut refusals: BTreeMap<Refusal, usize> = BTreeMap::new();
+    let mut best: Option<usize> = None;
+    for (index, load) in loads.iter().enumerate() {
+        if let Some(refusal) = filter::refusal(task, load) {
+            *refusals.entry(refusal).or_default() += 1;
+            continue;
+        }
+        let rank = |load: &NodeLoad<'_>| (load.of_service(task.service), load.tasks, load.node.id);
+        if best.is_none_or(|best| rank(load) < rank(&loads[best])) {
+            best = Some(index);
+        }
+    }
+    match best {
+        Some(index) => Ok(&mut loads[index]),
+        None => Err(explain(&refusals)),
+    }
+}
+
+fn explain(refusals: &BTreeMap<Refusal, usize>) -> String {
+    if refusals.is_empty() {
+        return "no suitable node (the cluster has none)".to_owned();
+    }
+    let counts: Vec<String> =
+        refusals.iter().map(|(refusal, count)| refusal.describe(*count)).collect();
+    format!("no suitable node ({})", counts.join(", "))
+}
+
+#[cfg(test)]
+mod tests;

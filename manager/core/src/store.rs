@@ -1,0 +1,331 @@
+//! The state of the cluster in memory: typed tables with their indexes.
+//!
+//! The store is what the committed entries of the raft log make, one after the other, the same on
+//! every manager: [`Store::apply`] is a function of the store and the entry alone. It is a
+//! persistent structure: a clone costs a few pointers and stays as it was, so that readers and
+//! control loops work on a view of their own. What must always hold (versions, unique names, no
+//! address given twice, no task state going down) is checked here and nowhere else.
+
+mod change;
+mod convert;
+mod index;
+mod object;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use shoal_proto::v1::{StoreSnapshot, TaskStatus};
+use shoal_proto::{NetworkId, NodeId, ServiceId, StackId, TaskId};
+
+pub use change::{Change, Changes, Conflict, Event, Stamped};
+pub use convert::ConvertError;
+pub use object::{Attachment, Key, Meta, Network, Node, Object, Service, Slot, Stack, Task, Vip};
+
+use index::Indexes;
+
+/// The objects of the cluster as of one raft index.
+#[derive(Debug, Clone, Default)]
+pub struct Store {
+    version: u64,
+    nodes: OrdMap<NodeId, Arc<Node>>,
+    services: OrdMap<ServiceId, Arc<Service>>,
+    tasks: OrdMap<TaskId, Arc<Task>>,
+    networks: OrdMap<NetworkId, Arc<Network>>,
+    stacks: OrdMap<StackId, Arc<Stack>>,
+    indexes: Indexes,
+}
+
+impl Store {
+    /// Raft index of the last entry applied.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The node of that id.
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.nodes.get(&id)
+    }
+
+    /// All nodes by id.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// The service of that id.
+    #[must_use]
+    pub fn service(&self, id: ServiceId) -> Option<&Arc<Service>> {
+        self.services.get(&id)
+    }
+
+    /// The service of that full name.
+    #[must_use]
+    pub fn service_by_name(&self, name: &str) -> Option<&Arc<Service>> {
+        self.indexes.service_names.get(name).and_then(|id| self.services.get(id))
+    }
+
+    /// All services by id.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// The services of a stack.
+    pub fn stack_services(&self, stack: StackId) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values().filter(move |service| service.stack == Some(stack))
+    }
+
+    /// The task of that id.
+    #[must_use]
+    pub fn task(&self, id: TaskId) -> Option<&Arc<Task>> {
+        self.tasks.get(&id)
+    }
+
+    /// All tasks by id.
+    pub fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks.values()
+    }
+
+    /// The tasks of a service by id, history included.
+    pub fn service_tasks(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+        self.resolve(self.indexes.tasks_by_service.get(&service))
+    }
+
+    /// The tasks that a node was given, by id, history included.
+    pub fn node_tasks(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
+        self.resolve(self.indexes.tasks_by_node.get(&node))
+    }
+
+    /// Tasks without addresses yet.
+    pub fn new_tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.resolve(Some(&self.indexes.new_tasks))
+    }
+
+    /// Wanted tasks with addresses and without a node.
+    pub fn pending_tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.resolve(Some(&self.indexes.pending_tasks))
+    }
+
+    fn resolve<'a>(
+        &'a self,
+        ids: Option<&'a OrdSet<TaskId>>,
+    ) -> impl Iterator<Item = &'a Arc<Task>> {
+        ids.into_iter().flatten().filter_map(|id| self.tasks.get(id))
+    }
+
+    /// The network of that id.
+    #[must_use]
+    pub fn network(&self, id: NetworkId) -> Option<&Arc<Network>> {
+        self.networks.get(&id)
+    }
+
+    /// The network of that full name.
+    #[must_use]
+    pub fn network_by_name(&self, name: &str) -> Option<&Arc<Network>> {
+        self.indexes.network_names.get(name).and_then(|id| self.networks.get(id))
+    }
+
+    /// All networks by id.
+    pub fn networks(&self) -> impl Iterator<Item = &Arc<Network>> {
+        self.networks.values()
+    }
+
+    /// The stack of that id.
+    #[must_use]
+    pub fn stack(&self, id: StackId) -> Option<&Arc<Stack>> {
+        self.stacks.get(&id)
+    }
+
+    /// The stack of that name.
+    #[must_use]
+    pub fn stack_by_name(&self, name: &str) -> Option<&Arc<Stack>> {
+        self.indexes.stack_names.get(name).and_then(|id| self.stacks.get(id))
+    }
+
+    /// All stacks by id.
+    pub fn stacks(&self) -> impl Iterator<Item = &Arc<Stack>> {
+        self.stacks.values()
+    }
+
+    /// Who holds an address: a task that is not over, or a service by its VIP.
+    #[must_use]
+    pub fn address_holder(&self, network: NetworkId, address: IpAddr) -> Option<Key> {
+        self.indexes.addresses.get(&(network, address)).copied()
+    }
+
+    /// The object of that key.
+    #[must_use]
+    pub fn object(&self, key: Key) -> Option<Object> {
+        match key {
+            Key::Node(id) => self.nodes.get(&id).cloned().map(Object::Node),
+            Key::Service(id) => self.services.get(&id).cloned().map(Object::Service),
+            Key::Task(id) => self.tasks.get(&id).cloned().map(Object::Task),
+            Key::Network(id) => self.networks.get(&id).cloned().map(Object::Network),
+            Key::Stack(id) => self.stacks.get(&id).cloned().map(Object::Stack),
+        }
+    }
+
+    /// All objects: networks before services before tasks, so that each finds what it points at.
+    pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
+        let nodes = self.nodes.values().cloned().map(Object::Node);
+        let stacks = self.stacks.values().cloned().map(Object::Stack);
+        let networks = self.networks.values().cloned().map(Object::Network);
+        let services = self.services.values().cloned().map(Object::Service);
+        let tasks = self.tasks.values().cloned().map(Object::Task);
+        nodes.chain(stacks).chain(networks).chain(services).chain(tasks)
+    }
+
+    /// Does all of `changes`, or nothing. `index` is the entry's raft index and becomes the
+    /// version of what changes.
+    ///
+    /// # Errors
+    /// The first rule that the changes break; the store is then as before, except for its version.
+    pub fn apply(&mut self, index: u64, changes: Vec<Change>) -> Result<Vec<Event>, Conflict> {
+        self.version = index;
+        let mut next = self.clone();
+        let mut events = Vec::with_capacity(changes.len());
+        for change in changes {
+            events.extend(next.apply_one(index, change)?);
+        }
+        *self = next;
+        Ok(events)
+    }
+
+    fn apply_one(&mut self, index: u64, change: Change) -> Result<Option<Event>, Conflict> {
+        match change {
+            Change::Put { expected, object } => self.put(index, expected, object).map(Some),
+            Change::Delete { expected, key } => {
+                let Some(old) = self.object(key) else {
+                    return Err(Conflict::Stale { key, expected, found: 0 });
+                };
+                check_version(&old, expected)?;
+                self.remove(&old);
+                Ok(Some(Event::Deleted(old)))
+            }
+            Change::Report { task, status } => Ok(self.report(task, status)),
+        }
+    }
+
+    fn put(&mut self, index: u64, expected: u64, object: Object) -> Result<Event, Conflict> {
+        let key = object.key();
+        let old = self.object(key);
+        match &old {
+            Some(old) => check_version(old, expected)?,
+            None if expected != 0 => return Err(Conflict::Stale { key, expected, found: 0 }),
+            None => {}
+        }
+        let new = self.seal(index, old.as_ref(), object);
+        if let Some(old) = &old {
+            self.remove(old);
+        }
+        self.indexes.check(&new)?;
+        self.insert(new.clone());
+        Ok(Event::Put { old, new })
+    }
+
+    /// Sets what a writer has no say in: the version, the time of creation, and the status of a
+    /// task that its agent has reported on since the writer read it.
+    fn seal(&self, index: u64, old: Option<&Object>, object: Object) -> Object {
+        let created = old.map(|old| old.meta().created_at);
+        let seal = |meta: &mut Meta| {
+            meta.version = index;
+            meta.created_at = created.unwrap_or(meta.created_at);
+        };
+        match object {
+            Object::Node(mut new) => {
+                seal(&mut Arc::make_mut(&mut new).meta);
+                Object::Node(new)
+            }
+            Object::Service(mut new) => {
+                seal(&mut Arc::make_mut(&mut new).meta);
+                Object::Service(new)
+            }
+            Object::Task(mut new) => {
+                let task = Arc::make_mut(&mut new);
+                seal(&mut task.meta);
+                if let Some(Object::Task(old)) = old
+                    && old.node.is_some()
+                    && old.state() >= task.state()
+                {
+                    task.status = old.status.clone();
+                }
+                Object::Task(new)
+            }
+            Object::Network(mut new) => {
+                seal(&mut Arc::make_mut(&mut new).meta);
+                Object::Network(new)
+            }
+            Object::Stack(mut new) => {
+                seal(&mut Arc::make_mut(&mut new).meta);
+                Object::Stack(new)
+            }
+        }
+    }
+
+    fn report(&mut self, id: TaskId, status: TaskStatus) -> Option<Event> {
+        let old = self.tasks.get(&id)?.clone();
+        let lowers = status.state() < old.state();
+        if lowers || old.state().is_terminal() || old.status == status {
+            return None;
+        }
+        let new = Arc::new(Task { status, ..(*old).clone() });
+        self.remove(&Object::Task(old.clone()));
+        self.insert(Object::Task(new.clone()));
+        Some(Event::Put { old: Some(Object::Task(old)), new: Object::Task(new) })
+    }
+
+    fn insert(&mut self, object: Object) {
+        self.indexes.insert(&object);
+        match object {
+            Object::Node(object) => drop(self.nodes.insert(object.id, object)),
+            Object::Service(object) => drop(self.services.insert(object.id, object)),
+            Object::Task(object) => drop(self.tasks.insert(object.id, object)),
+            Object::Network(object) => drop(self.networks.insert(object.id, object)),
+            Object::Stack(object) => drop(self.stacks.insert(object.id, object)),
+        }
+    }
+
+    fn remove(&mut self, object: &Object) {
+        self.indexes.remove(object);
+        match object.key() {
+            Key::Node(id) => drop(self.nodes.remove(&id)),
+            Key::Service(id) => drop(self.services.remove(&id)),
+            Key::Task(id) => drop(self.tasks.remove(&id)),
+            Key::Network(id) => drop(self.networks.remove(&id)),
+            Key::Stack(id) => drop(self.stacks.remove(&id)),
+        }
+    }
+
+    /// Everything, for a raft snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> StoreSnapshot {
+        StoreSnapshot {
+            applied_index: self.version,
+            objects: self.objects().map(|object| (&object).into()).collect(),
+        }
+    }
+
+    /// The store that [`Self::snapshot`] was taken of.
+    ///
+    /// # Errors
+    /// A snapshot with an object that this version of Shoal can't read.
+    pub fn restore(snapshot: StoreSnapshot) -> Result<Self, ConvertError> {
+        let mut store = Self { version: snapshot.applied_index, ..Self::default() };
+        for object in snapshot.objects {
+            store.insert(object.try_into()?);
+        }
+        Ok(store)
+    }
+}
+
+fn check_version(old: &Object, expected: u64) -> Result<(), Conflict> {
+    let found = old.meta().version;
+    if found == expected {
+        return Ok(());
+    }
+    Err(Conflict::Stale { key: old.key(), expected, found })
+}
+
+#[cfg(test)]
+mod tests;
