@@ -1,0 +1,275 @@
+//! The replicated log under the store.
+//!
+//! One thread owns the raft node and everything it writes ([`driver`]); the rest of the process
+//! talks to it over channels. An entry is a [`ChangeSet`](shoal_proto::v1::ChangeSet); applying
+//! committed entries in order to [`Store`] is all that ever changes the store. All proposals that
+//! arrive while the disk is busy become one batch with one fsync.
+
+mod driver;
+mod snapshot;
+mod storage;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use shoal_core::store::{Change, Conflict, Event, Store};
+use tokio::sync::{broadcast, oneshot, watch};
+
+use driver::{Command, Driver};
+
+/// Commits that a slow subscriber may be behind before it has to start over.
+const COMMIT_BACKLOG: usize = 4096;
+
+/// How a manager takes part in raft.
+#[derive(Debug, Clone)]
+pub struct RaftConfig {
+    /// Folder of the log and the snapshots; made when missing.
+    pub dir: PathBuf,
+    /// This manager's number in the group; from 1.
+    pub raft_id: u64,
+    /// The unit of the two below.
+    pub tick: Duration,
+    /// Ticks between a leader's heartbeats.
+    pub heartbeat_ticks: usize,
+    /// Ticks without a leader before an election, at the least; twice that at the most.
+    pub election_ticks: usize,
+    /// Applied entries between two snapshots; the log before a snapshot is dropped.
+    pub snapshot_every: u64,
+}
+
+impl RaftConfig {
+    /// Ticks of 100 ms, heartbeats each 200 ms, elections after one to two seconds, a snapshot
+    /// each 10,000 entries.
+    #[must_use]
+    pub fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            raft_id: 1,
+            tick: Duration::from_millis(100),
+            heartbeat_ticks: 2,
+            election_ticks: 10,
+            snapshot_every: 10_000,
+        }
+    }
+}
+
+/// Why raft could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RaftError {
+    /// A file or folder of the log.
+    #[error("raft: {}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The log can't be read or written.
+    #[error("raft log in {}: {source}", path.display())]
+    Log {
+        /// The log's folder.
+        path: PathBuf,
+        /// What the log's library said.
+        #[source]
+        source: raft_engine::Error,
+    },
+    /// The log's folder holds something else.
+    #[error("raft log in {}: {what}; restore it from a backup or start with an empty folder", path.display())]
+    Corrupt {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The raft library refused its own state.
+    #[error("raft: {0}")]
+    Raft(#[from] raft::Error),
+    /// The thread could not be started.
+    #[error("raft: no thread: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Why a proposal did not commit, or is not known to have.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ProposeError {
+    /// It was made from a state that is not the newest; nothing was done.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// Another manager leads.
+    #[error("this manager is not the leader")]
+    NotLeader {
+        /// The leader's number, when known.
+        leader: Option<u64>,
+    },
+    /// The log can't be written. The change is not confirmed; it may still commit later.
+    #[error("the raft log can't be written: {0}; free space or repair the disk, then try again")]
+    Storage(String),
+    /// More than one entry may hold.
+    #[error("the change is {size} bytes, more than the {limit} that one change may have")]
+    TooLarge {
+        /// Bytes of the encoded change.
+        size: usize,
+        /// The bound in bytes.
+        limit: usize,
+    },
+    /// This manager is stopping.
+    #[error("the manager is stopping")]
+    Stopped,
+}
+
+/// Whether this manager leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leadership {
+    /// It does, and has applied everything that was committed before its term.
+    Leader {
+        /// Its term.
+        term: u64,
+    },
+    /// It does not.
+    Follower {
+        /// Who does, when known.
+        leader: Option<u64>,
+    },
+}
+
+/// One applied entry.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// Its index.
+    pub index: u64,
+    /// The store after it.
+    pub store: Store,
+    /// What it did; empty when its changes were refused.
+    pub events: Arc<[Event]>,
+}
+
+/// Numbers for people.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Status {
+    /// This manager's number.
+    pub id: u64,
+    /// The current term.
+    pub term: u64,
+    /// Last applied index.
+    pub applied: u64,
+    /// The leader's number; 0 for none.
+    pub leader: u64,
+    /// Batches written to the log since the start, each with one fsync.
+    pub log_writes: u64,
+}
+
+/// A handle on the raft thread.
+#[derive(Clone)]
+pub struct Raft {
+    commands: Sender<Command>,
+    state: watch::Receiver<State>,
+    commits: broadcast::Sender<Commit>,
+}
+
+/// What the raft thread publishes.
+#[derive(Debug, Clone)]
+struct State {
+    store: Store,
+    leadership: Leadership,
+    status: Status,
+}
+
+/// Starts raft on the folder: a new group of one when it is empty, else from what it holds.
+/// Returns when the state that was committed and known to be is in the store.
+///
+/// # Errors
+/// The folder can't be used, or holds what this version can't read.
+pub async fn start(config: RaftConfig) -> Result<Raft, RaftError> {
+    let (commands, inbox) = channel();
+    let (ready, started) = oneshot::channel();
+    let (commits, _) = broadcast::channel(COMMIT_BACKLOG);
+    let published = commits.clone();
+    std::thread::Builder::new()
+        .name("raft".to_owned())
+        .spawn(move || match Driver::open(config, inbox, published) {
+            Ok((driver, state)) => {
+                // Nobody waits any more: the caller was dropped, and so is the last handle.
+                let _ = ready.send(Ok(state));
+                driver.run();
+            }
+            Err(error) => drop(ready.send(Err(error))),
+        })
+        .map_err(RaftError::Thread)?;
+    let state = started.await.unwrap_or_else(|_| {
+        Err(RaftError::Thread(std::io::Error::other("it ended before it was ready")))
+    })?;
+    Ok(Raft { commands, state, commits })
+}
+
+impl Raft {
+    /// Commits the changes, all or none. Returns the commit: its store holds them.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    pub async fn propose(&self, changes: Vec<Change>) -> Result<Commit, ProposeError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Propose { changes, reply })?;
+        answer.await.unwrap_or(Err(ProposeError::Stopped))
+    }
+
+    /// The store with everything that was committed anywhere before the call (ReadIndex).
+    ///
+    /// # Errors
+    /// This manager does not lead, or stops.
+    pub async fn read_barrier(&self) -> Result<Store, ProposeError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Read { reply })?;
+        answer.await.unwrap_or(Err(ProposeError::Stopped))
+    }
+
+    fn send(&self, command: Command) -> Result<(), ProposeError> {
+        self.commands.send(command).map_err(|_| ProposeError::Stopped)
+    }
+
+    /// The store as of the newest entry applied here.
+    #[must_use]
+    pub fn store(&self) -> Store {
+        self.state.borrow().store.clone()
+    }
+
+    /// Numbers for people.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.state.borrow().status
+    }
+
+    /// Whether this manager leads now.
+    #[must_use]
+    pub fn leadership(&self) -> Leadership {
+        self.state.borrow().leadership
+    }
+
+    /// Waits until `done` says so of the leadership; false when raft has stopped.
+    pub async fn leadership_until(&self, done: impl Fn(Leadership) -> bool) -> bool {
+        let mut state = self.state.clone();
+        state.wait_for(|state| done(state.leadership)).await.is_ok()
+    }
+
+    /// The commits from now on, and the store just before the first of them. A reader that falls
+    /// behind gets [`broadcast::error::RecvError::Lagged`] and starts over from [`Self::store`].
+    #[must_use]
+    pub fn commits(&self) -> (Store, broadcast::Receiver<Commit>) {
+        let receiver = self.commits.subscribe();
+        (self.store(), receiver)
+    }
+
+    /// Stops the thread after what it is doing; later proposals are refused.
+    pub async fn shutdown(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.send(Command::Shutdown { reply }).is_ok() {
+            // An error means that the thread has ended already.
+            let _ = done.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

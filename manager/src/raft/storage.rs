@@ -1,0 +1,202 @@
+//! The log and raft's own state on disk, through `raft-engine`.
+
+use std::path::{Path, PathBuf};
+
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::{GetEntriesContext, RaftState, StorageError};
+use raft_engine::{Engine, LogBatch, MessageExt, ReadableSize};
+
+use super::RaftError;
+
+/// `raft-engine` keeps many groups in one log; Shoal has one.
+const GROUP: u64 = 1;
+const HARD_STATE: &[u8] = b"hard_state";
+const CONF_STATE: &[u8] = b"conf_state";
+/// Index and term of the last entry that a snapshot stands for.
+const SNAPSHOT_MARK: &[u8] = b"snapshot_mark";
+
+struct EntryIndex;
+
+impl MessageExt for EntryIndex {
+    type Entry = Entry;
+
+    fn index(entry: &Entry) -> u64 {
+        entry.index
+    }
+}
+
+/// What raft reads its log from.
+pub(super) struct LogStorage {
+    engine: Engine,
+    dir: PathBuf,
+    hard_state: HardState,
+    conf_state: ConfState,
+    mark: Mark,
+}
+
+/// The end of the log's dropped part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) index: u64,
+    pub(super) term: u64,
+}
+
+impl Mark {
+    fn encode(self) -> Vec<u8> {
+        [self.index.to_le_bytes(), self.term.to_le_bytes()].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (index, term) = bytes.split_at_checked(8)?;
+        Some(Self {
+            index: u64::from_le_bytes(index.try_into().ok()?),
+            term: u64::from_le_bytes(term.try_into().ok()?),
+        })
+    }
+}
+
+impl LogStorage {
+    /// Opens the log; an empty folder becomes the log of a new group with that one voter.
+    pub(super) fn open(dir: &Path, voter: u64) -> Result<Self, RaftError> {
+        let log_error = |source| RaftError::Log { path: dir.to_owned(), source };
+        let config = raft_engine::Config {
+            dir: dir.to_string_lossy().into_owned(),
+            // Small files: a young cluster's log takes a few kilobytes, not 128 MiB.
+            target_file_size: ReadableSize::mb(8),
+            purge_threshold: ReadableSize::mb(32),
+            enable_log_recycle: false,
+            ..raft_engine::Config::default()
+        };
+        let engine = Engine::open(config).map_err(log_error)?;
+        let hard_state = engine.get_message(GROUP, HARD_STATE).map_err(log_error)?;
+        let conf_state = engine.get_message(GROUP, CONF_STATE).map_err(log_error)?;
+        let mark = engine.get(GROUP, SNAPSHOT_MARK);
+        let mut storage = Self {
+            engine,
+            dir: dir.to_owned(),
+            hard_state: hard_state.unwrap_or_default(),
+            conf_state: conf_state.clone().unwrap_or_default(),
+            mark: Mark::default(),
+        };
+        if let Some(bytes) = mark {
+            storage.mark = Mark::decode(&bytes).ok_or_else(|| RaftError::Corrupt {
+                path: dir.to_owned(),
+                what: "its snapshot mark is not readable".to_owned(),
+            })?;
+        }
+        if conf_state.is_none() {
+            storage.conf_state.voters = vec![voter];
+            let mut batch = LogBatch::default();
+            batch
+                .put_message(GROUP, CONF_STATE.to_vec(), &storage.conf_state)
+                .and_then(|()| storage.engine.write(&mut batch, true).map(drop))
+                .map_err(log_error)?;
+        }
+        Ok(storage)
+    }
+
+    /// Where the log begins.
+    pub(super) fn mark(&self) -> Mark {
+        self.mark
+    }
+
+    /// Writes entries and raft's state in one batch; on disk when it returns, if `sync`.
+    pub(super) fn append(
+        &mut self,
+        entries: &[Entry],
+        hard_state: Option<&HardState>,
+        sync: bool,
+    ) -> Result<(), RaftError> {
+        let mut batch = LogBatch::with_capacity(entries.len() + 1);
+        let filled = batch.add_entries::<EntryIndex>(GROUP, entries);
+        let filled = filled.and_then(|()| match hard_state {
+            Some(state) => batch.put_message(GROUP, HARD_STATE.to_vec(), state),
+            None => Ok(()),
+        });
+        filled
+            .and_then(|()| self.engine.write(&mut batch, sync).map(drop))
+            .map_err(|source| self.error(source))?;
+        if let Some(state) = hard_state {
+            self.hard_state = state.clone();
+        }
+        Ok(())
+    }
+
+    /// Notes how far entries are known to be committed; needs no fsync, raft finds it out again.
+    pub(super) fn set_commit(&mut self, commit: u64) -> Result<(), RaftError> {
+        let mut state = self.hard_state.clone();
+        state.commit = commit;
+        self.append(&[], Some(&state), false)
+    }
+
+    /// Drops the log up to and with the entry that a snapshot stands for.
+    pub(super) fn compact(&mut self, mark: Mark) -> Result<(), RaftError> {
+        let mut batch = LogBatch::default();
+        batch.add_command(GROUP, raft_engine::Command::Compact { index: mark.index + 1 });
+        batch
+            .put(GROUP, SNAPSHOT_MARK.to_vec(), mark.encode())
+            .and_then(|()| self.engine.write(&mut batch, true).map(drop))
+            .map_err(|source| self.error(source))?;
+        self.mark = mark;
+        self.engine.purge_expired_files().map_err(|source| self.error(source))?;
+        Ok(())
+    }
+
+    fn error(&self, source: raft_engine::Error) -> RaftError {
+        RaftError::Log { path: self.dir.clone(), source }
+    }
+}
+
+fn other(source: raft_engine::Error) -> raft::Error {
+    raft::Error::Store(StorageError::Other(Box::new(source)))
+}
+
+impl raft::Storage for LogStorage {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low <= self.mark.index {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        let max_size = max_size.into().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
+        let mut entries = Vec::new();
+        self.engine
+            .fetch_entries_to::<EntryIndex>(GROUP, low, high, max_size, &mut entries)
+            .map_err(other)?;
+        Ok(entries)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == self.mark.index {
+            return Ok(self.mark.term);
+        }
+        if index < self.mark.index {
+            return Err(raft::Error::Store(StorageError::Compacted));
+        }
+        match self.engine.get_entry::<EntryIndex>(GROUP, index).map_err(other)? {
+            Some(entry) => Ok(entry.term),
+            None => Err(raft::Error::Store(StorageError::Unavailable)),
+        }
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.mark.index + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.engine.last_index(GROUP).unwrap_or(0).max(self.mark.index))
+    }
+
+    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        // A group of one has nobody to send a snapshot to.
+        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    }
+}
