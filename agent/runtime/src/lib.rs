@@ -1,1 +1,35 @@
-//! placeholder
+//! OCI containers on Shoal's own code: namespaces, cgroups, mounts, seccomp, capabilities, exec,
+//! and the shim that keeps each of them.
+//!
+//! A container is described by an OCI runtime spec ([`spec`] makes Docker's defaults) and lives
+//! in a folder of its own below the run folder. Its shim outlives the agent; [`Runtime::open`]
+//! finds again what an agent before this one has started. After a failure at any step nothing of
+//! the container remains.
+
+mod binary;
+pub mod capability;
+mod cgroup;
+mod error;
+mod exit;
+mod init;
+mod log;
+mod plan;
+mod protocol;
+mod runtime;
+mod seccomp;
+mod shim;
+pub mod spec;
+mod sys;
+
+pub use cgroup::CgroupMode;
+pub use error::RuntimeError;
+pub use exit::ExitStatus;
+pub use log::reader::{LogEntry, LogQuery, LogReader};
+pub use plan::{ExecRequest, ExecResult, Rootfs};
+pub use runtime::{ContainerState, CreateRequest, Created, LogConfig, Runtime, RuntimeConfig};
+
+/// Must be the first thing that `main` does: when this process was started as a shim, runs it and
+/// does not return.
+pub fn run_if_shim() {
+    shim::run_if_asked();
+}

@@ -1,0 +1,114 @@
+//! Limits in the words of the OCI runtime specification, written to v1 and v2 files (runtime-spec,
+//! config-linux.md, "Control groups").
+
+use std::path::Path;
+
+use oci_spec::runtime::LinuxResources;
+
+use super::{Hierarchy, write};
+use crate::error::RuntimeError;
+
+pub(super) fn set(
+    hierarchy: &Hierarchy,
+    path: &Path,
+    limits: Option<&LinuxResources>,
+) -> Result<(), RuntimeError> {
+    let Some(limits) = limits else { return Ok(()) };
+    if hierarchy.v2 {
+        // A v2 hierarchy without controllers (hybrid) has none of the files.
+        return if has_controllers(path) { v2(path, limits) } else { Ok(()) };
+    }
+    hierarchy.controllers.iter().try_for_each(|controller| v1(controller, path, limits))
+}
+
+/// Whether this v2 group has the controllers: beside v1, only some odd one is left to v2.
+pub(super) fn has_controllers(path: &Path) -> bool {
+    std::fs::read_to_string(path.join("cgroup.controllers"))
+        .is_ok_and(|text| text.split_whitespace().any(|name| name == "memory" || name == "cpu"))
+}
+
+fn v1(controller: &str, path: &Path, limits: &LinuxResources) -> Result<(), RuntimeError> {
+    match controller {
+        "memory" => {
+            let Some(memory) = limits.memory() else { return Ok(()) };
+            if let Some(limit) = memory.limit() {
+                write(path, "memory.limit_in_bytes", limit)?;
+            }
+            if let Some(swap) = memory.swap()
+                && path.join("memory.memsw.limit_in_bytes").exists()
+            {
+                write(path, "memory.memsw.limit_in_bytes", swap)?;
+            }
+            if let Some(reservation) = memory.reservation() {
+                write(path, "memory.soft_limit_in_bytes", reservation)?;
+            }
+            Ok(())
+        }
+        "cpu" => {
+            let Some(cpu) = limits.cpu() else { return Ok(()) };
+            if let Some(shares) = cpu.shares() {
+                write(path, "cpu.shares", shares)?;
+            }
+            if let Some(period) = cpu.period() {
+                write(path, "cpu.cfs_period_us", period)?;
+            }
+            match cpu.quota() {
+                Some(quota) => write(path, "cpu.cfs_quota_us", quota),
+                None => Ok(()),
+            }
+        }
+        "cpuset" => {
+            let Some(cpu) = limits.cpu() else { return Ok(()) };
+            if let Some(cpus) = cpu.cpus() {
+                write(path, "cpuset.cpus", cpus)?;
+            }
+            match cpu.mems() {
+                Some(mems) => write(path, "cpuset.mems", mems),
+                None => Ok(()),
+            }
+        }
+        "pids" => match limits.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit) {
+            Some(limit) if limit > 0 => write(path, "pids.max", limit),
+            Some(_) => write(path, "pids.max", "max"),
+            None => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+fn v2(path: &Path, limits: &LinuxResources) -> Result<(), RuntimeError> {
+    if let Some(memory) = limits.memory() {
+        if let Some(limit) = memory.limit() {
+            write(path, "memory.max", limit)?;
+            // v1 counts memory and swap together, v2 swap alone.
+            if let Some(swap) = memory.swap() {
+                write(path, "memory.swap.max", (swap - limit).max(0))?;
+            }
+        }
+        if let Some(reservation) = memory.reservation() {
+            write(path, "memory.low", reservation)?;
+        }
+    }
+    if let Some(cpu) = limits.cpu() {
+        if let Some(shares) = cpu.shares() {
+            // The usual mapping of 2..262144 shares to a weight of 1..10000.
+            let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142;
+            write(path, "cpu.weight", weight)?;
+        }
+        if let Some(quota) = cpu.quota() {
+            let quota = if quota > 0 { quota.to_string() } else { "max".to_owned() };
+            write(path, "cpu.max", format!("{quota} {}", cpu.period().unwrap_or(100_000)))?;
+        }
+        if let Some(cpus) = cpu.cpus() {
+            write(path, "cpuset.cpus", cpus)?;
+        }
+        if let Some(mems) = cpu.mems() {
+            write(path, "cpuset.mems", mems)?;
+        }
+    }
+    match limits.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit) {
+        Some(limit) if limit > 0 => write(path, "pids.max", limit),
+        Some(_) => write(path, "pids.max", "max"),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,74 @@
+//! What the agent hands to a container's init, resolved as far as it can be outside.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+
+use crate::seccomp::Program;
+
+/// The container's root file system.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Rootfs {
+    /// An image's layers with a writable folder on top.
+    Overlay {
+        /// Read-only folders, the topmost first.
+        lower: Vec<PathBuf>,
+        /// Where changes go.
+        upper: PathBuf,
+        /// Scratch for the kernel, on the same file system as `upper`.
+        work: PathBuf,
+    },
+}
+
+/// All that init needs, read once from `plan.json` in the container's folder.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) spec: Spec,
+    pub(crate) rootfs: Rootfs,
+    /// `user[:group]` by name or number, looked up in the container's own files.
+    pub(crate) user: String,
+    pub(crate) additional_groups: Vec<String>,
+    pub(crate) capabilities: u64,
+    pub(crate) last_capability: u32,
+    pub(crate) seccomp: Option<Program>,
+    /// Hierarchies to show read-only under /sys/fs/cgroup: folder name and mount options; empty
+    /// on hosts that have v2 alone.
+    pub(crate) cgroup_v1: Vec<(String, String)>,
+    /// Run under a small init that reaps and forwards signals.
+    pub(crate) init: bool,
+}
+
+impl Plan {
+    pub(crate) fn path(dir: &Path) -> PathBuf {
+        dir.join("plan.json")
+    }
+}
+
+/// A process to start in a container that runs.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// Command and arguments.
+    pub args: Vec<String>,
+    /// `NAME=value`; added to the container's own.
+    pub env: Vec<String>,
+    /// Working directory; empty: the container's.
+    pub cwd: String,
+    /// `user[:group]`; empty: the container's.
+    pub user: String,
+    /// Killed after this long; 0: never.
+    pub timeout_ms: u64,
+    /// Bytes of output kept, of standard output and error together; what is more is dropped.
+    pub max_output: usize,
+}
+
+/// How an exec ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecResult {
+    /// As a shell has it: 126, 127, 128 + signal.
+    pub exit_code: i32,
+    /// The first bytes that it wrote.
+    pub output: Vec<u8>,
+    /// It was killed because it ran longer than it may.
+    pub timed_out: bool,
+}

@@ -1,0 +1,468 @@
+//! The agent's handle on all containers of the host's.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::sys::signal::Signal;
+use oci_spec::runtime::Spec;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::binary::Binary;
+use crate::capability;
+use crate::cgroup::{CgroupMode, Cgroups, Group};
+use crate::error::RuntimeError;
+use crate::exit::ExitStatus;
+use crate::plan::{ExecRequest, ExecResult, Plan, Rootfs};
+use crate::protocol::{self, Request};
+use crate::seccomp::{self, Program};
+use crate::shim::{NAME, Settings};
+
+/// Set-up of one container takes milliseconds; a shim that has not answered by then is stuck.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the runtime keeps things.
+#[derive(Debug, Clone)]
+pub struct RuntimeConfig {
+    /// A folder for each container below it; on a tmpfs, gone after a reboot.
+    pub run_dir: PathBuf,
+    /// The cgroup that all containers' groups are in, from each hierarchy's root.
+    pub cgroup_parent: String,
+}
+
+/// A container's log.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// The file; rotated ones stand beside it with `.1` and so on.
+    pub path: PathBuf,
+    /// Bytes in one file at the most.
+    pub max_size: u64,
+    /// Files, the current one included.
+    pub max_files: u32,
+}
+
+/// What a container is made from.
+#[derive(Debug, Clone)]
+pub struct CreateRequest {
+    /// See [`crate::spec`].
+    pub spec: Spec,
+    /// Its root.
+    pub rootfs: Rootfs,
+    /// Its log.
+    pub log: LogConfig,
+    /// `user[:group]`, by name or number, of the container's own files; empty: root.
+    pub user: String,
+    /// Further groups, by name or number.
+    pub additional_groups: Vec<String>,
+    /// Bit n is capability n; see [`capability::set`].
+    pub capabilities: u64,
+    /// Filter system calls by the default profile.
+    pub seccomp: bool,
+    /// Run under a small init.
+    pub init: bool,
+}
+
+/// A container that is set up and not started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created {
+    /// Its first process.
+    pub pid: u32,
+    /// Its network namespace, as long as that process lives.
+    pub netns: PathBuf,
+}
+
+/// What a container does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Set up, not started.
+    Created {
+        /// Its first process.
+        pid: u32,
+    },
+    /// Started.
+    Running {
+        /// Its first process.
+        pid: u32,
+        /// Since when.
+        started_at: SystemTime,
+    },
+    /// Over.
+    Exited(ExitStatus),
+    /// Gone without a record: its shim was killed, or the host restarted.
+    Dead,
+}
+
+/// A handle; clones share it.
+#[derive(Clone)]
+pub struct Runtime {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: RuntimeConfig,
+    binary: Binary,
+    cgroups: Cgroups,
+    last_capability: u32,
+    /// The default filter for each set of capabilities asked for so far.
+    filters: Mutex<Vec<(u64, Program)>>,
+}
+
+impl Runtime {
+    /// Takes the run folder over; containers in it are as they were.
+    ///
+    /// # Errors
+    /// The folder can't be made, or the host has no cgroups.
+    pub fn open(config: RuntimeConfig) -> Result<Self, RuntimeError> {
+        let dir = &config.run_dir;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(dir)
+            .map_err(RuntimeError::io("create", dir))?;
+        let shared = Shared {
+            binary: Binary::copy_own()?,
+            cgroups: Cgroups::detect(&config.cgroup_parent)?,
+            last_capability: capability::last(),
+            filters: Mutex::default(),
+            config,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Which cgroup hierarchies the host has.
+    #[must_use]
+    pub fn cgroup_mode(&self) -> CgroupMode {
+        self.shared.cgroups.mode()
+    }
+
+    fn dir(&self, id: &str) -> PathBuf {
+        self.shared.config.run_dir.join(id)
+    }
+
+    /// Sets a container up to the point where only the word to start is missing. Its network
+    /// namespace is there and empty.
+    ///
+    /// # Errors
+    /// Whatever fails; nothing of the container remains then.
+    pub fn create(&self, id: &str, request: CreateRequest) -> Result<Created, RuntimeError> {
+        let dir = self.dir(id);
+        match DirBuilder::new().mode(0o700).create(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(RuntimeError::Exists(id.to_owned()));
+            }
+            other => other.map_err(RuntimeError::io("create", &dir))?,
+        }
+        let created = self.create_in(&dir, id, request);
+        if created.is_err() {
+            if let Err(error) = self.remove_traces(id) {
+                tracing::warn!(container.id = id, %error, "left over from a failed create");
+            }
+        }
+        created
+    }
+
+    fn create_in(
+        &self,
+        dir: &Path,
+        id: &str,
+        request: CreateRequest,
+    ) -> Result<Created, RuntimeError> {
+        let rootfs = dir.join("rootfs");
+        fs::create_dir(&rootfs).map_err(RuntimeError::io("create", &rootfs))?;
+        let limits = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let group = self.shared.cgroups.create(id, limits)?;
+        let settings = self.settings(dir, &group, &request.log);
+        let plan = self.plan(request)?;
+        let path = Plan::path(dir);
+        let text = serde_json::to_vec(&plan)
+            .map_err(|error| RuntimeError::Invalid(format!("the container's plan: {error}")))?;
+        fs::write(&path, text).map_err(RuntimeError::io("write", &path))?;
+        let pid = self.spawn_shim(&settings)?;
+        Ok(Created { pid, netns: PathBuf::from(format!("/proc/{pid}/ns/net")) })
+    }
+
+    fn settings(&self, dir: &Path, group: &Group, log: &LogConfig) -> Settings {
+        let v2 = self.cgroup_mode() == CgroupMode::V2;
+        let mut procs = group.procs_files();
+        let cgroup = match v2.then(|| procs.pop()).flatten() {
+            Some(file) => file.parent().map(Path::to_owned).unwrap_or_default(),
+            None => PathBuf::new(),
+        };
+        Settings {
+            dir: dir.to_owned(),
+            log: log.path.clone(),
+            log_size: log.max_size,
+            log_files: log.max_files,
+            oom_file: group.oom_file().unwrap_or_default(),
+            cgroup,
+            procs,
+        }
+    }
+
+    fn plan(&self, request: CreateRequest) -> Result<Plan, RuntimeError> {
+        let cgroup_v1 = match self.cgroup_mode() {
+            CgroupMode::V2 => Vec::new(),
+            CgroupMode::V1 | CgroupMode::Hybrid => {
+                let shown = self.shared.cgroups.hierarchies().iter().filter_map(|hierarchy| {
+                    let name = hierarchy.mount.file_name()?.to_str()?.to_owned();
+                    let named = !hierarchy.v2 && hierarchy.controllers.is_empty();
+                    (!named).then(|| (name, hierarchy.controllers.join(",")))
+                });
+                shown.collect()
+            }
+        };
+        let seccomp = match request.seccomp {
+            true => Some(self.filter(request.capabilities)?),
+            false => None,
+        };
+        Ok(Plan {
+            spec: request.spec,
+            rootfs: request.rootfs,
+            user: request.user,
+            additional_groups: request.additional_groups,
+            capabilities: request.capabilities,
+            last_capability: self.shared.last_capability,
+            seccomp,
+            cgroup_v1,
+            init: request.init,
+        })
+    }
+
+    fn filter(&self, capabilities: u64) -> Result<Program, RuntimeError> {
+        let mut filters = self.shared.filters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, program)) = filters.iter().find(|(known, _)| *known == capabilities) {
+            return Ok(program.clone());
+        }
+        let program = seccomp::default_program(capabilities)?;
+        filters.push((capabilities, program.clone()));
+        Ok(program)
+    }
+
+    /// Starts the shim and waits until it has the container set up; returns init's pid.
+    fn spawn_shim(&self, settings: &Settings) -> Result<u32, RuntimeError> {
+        let system = |what: &'static str| move |source| RuntimeError::System { what, source };
+        let (mut own, shim) = UnixStream::pair().map_err(system("make a socket"))?;
+        own.set_read_timeout(Some(PATIENCE)).map_err(system("set up a socket"))?;
+        let mut child = Command::new(self.shared.binary.path())
+            .arg0(NAME)
+            .args(settings.to_args())
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(OwnedFd::from(shim)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(system("start the shim"))?;
+        // It forks and ends at once; what it forked is init's child from then on.
+        child.wait().map_err(system("wait for the shim"))?;
+        // Cut off: the shim was killed before it could say why.
+        let (kind, answer) =
+            protocol::read_frame(&mut own).map_err(system("hear from the shim"))?;
+        match (kind, <[u8; 4]>::try_from(answer.as_slice())) {
+            (protocol::OK, Ok(pid)) => Ok(u32::from_le_bytes(pid)),
+            _ => Err(RuntimeError::Setup(String::from_utf8_lossy(&answer).into_owned())),
+        }
+    }
+
+    /// Lets a container that was created run its command.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Exec`] when the command can't be executed; the container has ended then.
+    pub fn start(&self, id: &str) -> Result<(), RuntimeError> {
+        match self.request(id, Request::Start, &[])? {
+            (protocol::OK, _) => Ok(()),
+            (protocol::FAILED, message) => Err(RuntimeError::Setup(message)),
+            (code, message) => Err(RuntimeError::Exec { code: code.into(), message }),
+        }
+    }
+
+    /// Sends a signal to the container's first process.
+    ///
+    /// # Errors
+    /// The container is not there or has ended.
+    pub fn signal(&self, id: &str, signal: Signal) -> Result<(), RuntimeError> {
+        let number = signal as i32 as u8;
+        match self.request(id, Request::Signal, &[number])? {
+            (protocol::OK, _) => Ok(()),
+            (_, message) => Err(RuntimeError::Setup(message)),
+        }
+    }
+
+    /// Kills everything in the container: its first process takes the whole pid namespace along,
+    /// and what is in its cgroup from elsewhere is killed there.
+    ///
+    /// # Errors
+    /// A process that can't be killed.
+    pub fn kill_all(&self, id: &str) -> Result<(), RuntimeError> {
+        match self.signal(id, Signal::SIGKILL) {
+            Ok(()) | Err(RuntimeError::Shim { .. } | RuntimeError::Setup(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let dir = self.dir(id);
+        self.shared.cgroups.group(id).kill().map_err(RuntimeError::io("kill", &dir))
+    }
+
+    /// What the container does now.
+    ///
+    /// # Errors
+    /// There is no such container.
+    pub fn state(&self, id: &str) -> Result<ContainerState, RuntimeError> {
+        match self.request(id, Request::State, &[]) {
+            Ok((protocol::OK, text)) => {
+                let mut fields = text.split(' ').map(|field| field.parse::<u64>().unwrap_or(0));
+                let pid = fields.next().unwrap_or(0) as u32;
+                Ok(match fields.next() {
+                    Some(nanos @ 1..) => ContainerState::Running {
+                        pid,
+                        started_at: UNIX_EPOCH + Duration::from_nanos(nanos),
+                    },
+                    _ => ContainerState::Created { pid },
+                })
+            }
+            Ok((_, message)) => Err(RuntimeError::Setup(message)),
+            Err(RuntimeError::Shim { .. }) => Ok(self.ended(id)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn ended(&self, id: &str) -> ContainerState {
+        let record = fs::read_to_string(ExitStatus::path(&self.dir(id))).ok();
+        match record.and_then(|text| ExitStatus::decode(&text)) {
+            Some(exit) => ContainerState::Exited(exit),
+            None => ContainerState::Dead,
+        }
+    }
+
+    /// Waits until the container has ended; none when there is no record of how.
+    ///
+    /// # Errors
+    /// There is no such container.
+    pub async fn wait(&self, id: &str) -> Result<Option<ExitStatus>, RuntimeError> {
+        let waited = async {
+            // Only the connect is blocking, and it is to a local socket.
+            let stream = protocol::connect(&self.dir(id))?;
+            stream.set_nonblocking(true)?;
+            let mut stream = tokio::net::UnixStream::from_std(stream)?;
+            stream.write_all(&protocol::frame(Request::Wait.byte(), &[])).await?;
+            let mut head = [0; 5];
+            stream.read_exact(&mut head).await?;
+            let mut record = vec![0; protocol::payload_length(head)?];
+            stream.read_exact(&mut record).await?;
+            Ok::<_, io::Error>(String::from_utf8_lossy(&record).into_owned())
+        };
+        if let Ok(record) = waited.await
+            && let Some(exit) = ExitStatus::decode(&record)
+        {
+            return Ok(Some(exit));
+        }
+        self.check_exists(id)?;
+        match self.ended(id) {
+            ContainerState::Exited(exit) => Ok(Some(exit)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Runs a further process in the container, with the container's own rights, and waits for it.
+    ///
+    /// # Errors
+    /// The container does not run, or the process can't be made.
+    pub fn exec(&self, id: &str, request: &ExecRequest) -> Result<ExecResult, RuntimeError> {
+        let payload = serde_json::to_vec(request)
+            .map_err(|error| RuntimeError::Invalid(format!("exec request: {error}")))?;
+        match self.request(id, Request::Exec, &payload)? {
+            (protocol::OK, text) => serde_json::from_str(&text)
+                .map_err(|error| RuntimeError::Setup(format!("the exec's answer: {error}"))),
+            (_, message) => Err(RuntimeError::Setup(message)),
+        }
+    }
+
+    fn request(
+        &self,
+        id: &str,
+        request: Request,
+        payload: &[u8],
+    ) -> Result<(u8, String), RuntimeError> {
+        self.check_exists(id)?;
+        let ask = || {
+            let mut stream = protocol::connect(&self.dir(id))?;
+            if request != Request::Exec {
+                stream.set_read_timeout(Some(PATIENCE))?;
+            }
+            io::Write::write_all(&mut stream, &protocol::frame(request.byte(), payload))?;
+            protocol::read_frame(&mut stream)
+        };
+        let (kind, payload) =
+            ask().map_err(|source| RuntimeError::Shim { id: id.to_owned(), source })?;
+        Ok((kind, String::from_utf8_lossy(&payload).into_owned()))
+    }
+
+    fn check_exists(&self, id: &str) -> Result<(), RuntimeError> {
+        let plain = !id.is_empty() && !id.contains('/') && !id.starts_with('.');
+        if plain && self.dir(id).is_dir() {
+            return Ok(());
+        }
+        Err(RuntimeError::Missing(id.to_owned()))
+    }
+
+    /// Ends the container if it runs, and removes all that is left of it but its log. Fine when
+    /// there is nothing.
+    ///
+    /// # Errors
+    /// What can't be removed.
+    pub fn delete(&self, id: &str) -> Result<(), RuntimeError> {
+        match self.check_exists(id) {
+            Err(RuntimeError::Missing(_)) => return Ok(()),
+            other => other?,
+        }
+        self.kill_all(id)?;
+        self.wait_for_shim(id);
+        self.remove_traces(id)
+    }
+
+    /// The shim ends by itself once its init has. One that does not answer is dead.
+    fn wait_for_shim(&self, id: &str) {
+        let ended = || {
+            let mut stream = protocol::connect(&self.dir(id))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            io::Write::write_all(&mut stream, &protocol::frame(Request::Wait.byte(), &[]))?;
+            protocol::read_frame(&mut stream).map(drop)
+        };
+        // Refused or cut off: it has ended, which is what is waited for.
+        let _: io::Result<()> = ended();
+    }
+
+    fn remove_traces(&self, id: &str) -> Result<(), RuntimeError> {
+        let dir = self.dir(id);
+        let group = self.shared.cgroups.group(id).delete();
+        let removed = match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(RuntimeError::io("remove", &dir)),
+        };
+        group.and(removed)
+    }
+
+    /// The containers there are, in whatever state.
+    ///
+    /// # Errors
+    /// The run folder can't be read.
+    pub fn list(&self) -> Result<Vec<String>, RuntimeError> {
+        let dir = &self.shared.config.run_dir;
+        let read = fs::read_dir(dir).map_err(RuntimeError::io("read", dir))?;
+        let names = read.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut names: Vec<String> = names.collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Takes away what the runtime made for all containers, when none is left.
+    pub fn close(&self) {
+        self.shared.cgroups.remove_parent();
+    }
+}

@@ -1,0 +1,369 @@
+//! The shim: one small process for each container. It forks the container's init and every exec,
+//! holds the pipes, writes the log, reaps, and records the exit. It has one thread and waits in
+//! `poll`; the agent may come and go.
+//!
+//! Everything that takes memory (the spec, a request's JSON) happens in the children it forks.
+
+mod exec;
+mod server;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::pipe2;
+
+use crate::exit::ExitStatus;
+use crate::init;
+use crate::log::writer::{Stream, Writer};
+use crate::protocol;
+use crate::sys::{self, Forked};
+
+/// `argv[0]` of a shim.
+pub(crate) const NAME: &str = "shoal-shim";
+
+const NAMESPACES: u64 = (libc::CLONE_NEWPID
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWNET) as u64;
+
+/// What the agent tells a shim on its command line.
+pub(crate) struct Settings {
+    pub(crate) dir: PathBuf,
+    pub(crate) log: PathBuf,
+    pub(crate) log_size: u64,
+    pub(crate) log_files: u32,
+    /// Counts processes killed for want of memory.
+    pub(crate) oom_file: PathBuf,
+    /// The v2 group to clone into; empty on v1 and hybrid hosts.
+    pub(crate) cgroup: PathBuf,
+    /// Files to write init's pid to.
+    pub(crate) procs: Vec<PathBuf>,
+}
+
+impl Settings {
+    pub(crate) fn to_args(&self) -> Vec<OsString> {
+        let mut args: Vec<OsString> = vec![
+            self.dir.clone().into(),
+            self.log.clone().into(),
+            self.log_size.to_string().into(),
+            self.log_files.to_string().into(),
+            self.oom_file.clone().into(),
+            self.cgroup.clone().into(),
+        ];
+        args.extend(self.procs.iter().map(|path| path.clone().into()));
+        args
+    }
+
+    fn from_args(mut args: impl Iterator<Item = OsString>) -> Option<Self> {
+        let dir = args.next()?.into();
+        let log = args.next()?.into();
+        let log_size = args.next()?.to_str()?.parse().ok()?;
+        let log_files = args.next()?.to_str()?.parse().ok()?;
+        let oom_file = args.next()?.into();
+        let cgroup = args.next()?.into();
+        let procs = args.map(PathBuf::from).collect();
+        Some(Self { dir, log, log_size, log_files, oom_file, cgroup, procs })
+    }
+}
+
+/// Runs the shim when this process is one, and then never returns.
+pub(crate) fn run_if_asked() {
+    let mut args = std::env::args_os();
+    if args.next().is_none_or(|name| name != NAME) {
+        return;
+    }
+    let Some(settings) = Settings::from_args(args) else { sys::exit_now(2) };
+    // Orphaned at once, so that its end is init's to reap and not the agent's.
+    match sys::fork() {
+        Ok(Forked::Parent(_)) => sys::exit_now(0),
+        Ok(Forked::Child) => {}
+        Err(_) => sys::exit_now(1),
+    }
+    // On standard input the agent waits for the word that the container is there.
+    // Kept elsewhere than at 0, which becomes /dev/null.
+    let Ok(mut agent) = UnixStream::from(sys::inherited(0)).try_clone() else { sys::exit_now(1) };
+    let failed = match Shim::create(&settings) {
+        Ok((shim, pid)) => {
+            // An agent that died meanwhile finds the container when it starts again.
+            let _ = protocol::reply(&mut agent, protocol::OK, &pid.to_le_bytes());
+            drop(agent);
+            shim.run();
+            sys::exit_now(0)
+        }
+        Err(message) => message,
+    };
+    let _ = protocol::reply(&mut agent, protocol::FAILED, failed.as_bytes());
+    sys::exit_now(1)
+}
+
+struct Shim<'a> {
+    settings: &'a Settings,
+    init: libc::pid_t,
+    /// Words to init; gone once it has started.
+    words: Option<fs::File>,
+    /// Init's reports.
+    report: fs::File,
+    listener: UnixListener,
+    signals: OwnedFd,
+    output: [Option<OwnedFd>; 2],
+    log: Writer,
+    started: Option<SystemTime>,
+    /// Connections that wait for the exit.
+    waiting: Vec<UnixStream>,
+}
+
+impl<'a> Shim<'a> {
+    fn create(settings: &'a Settings) -> Result<(Self, libc::pid_t), String> {
+        let say = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+        let say_nix = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
+        nix::unistd::setsid().map_err(say_nix("new session"))?;
+        sys::set_name(c"shoal-shim");
+        sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).map_err(say("become a reaper"))?;
+        let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
+            .map_err(say("block signals"))?;
+        let log = Writer::open(&settings.log, settings.log_size, settings.log_files)
+            .map_err(|error| format!("open the log {}: {error}", settings.log.display()))?;
+        let listener = protocol::listen(&settings.dir).map_err(say("listen"))?;
+        let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(say_nix("make a pipe"));
+        let (words_in, words) = pipe()?;
+        let (report, report_out) = pipe()?;
+        let (stdout, stdout_in) = pipe()?;
+        let (stderr, stderr_in) = pipe()?;
+        let cgroup = match settings.cgroup.as_os_str().is_empty() {
+            true => None,
+            false => Some(fs::File::open(&settings.cgroup).map_err(say("open the cgroup"))?),
+        };
+        let forked = sys::clone3(NAMESPACES, cgroup.as_ref().map(AsFd::as_fd));
+        let init = match forked.map_err(say("new namespaces"))? {
+            Forked::Child => {
+                drop((words, report, stdout, stderr, listener));
+                redirect(&stdout_in, &stderr_in);
+                drop((stdout_in, stderr_in));
+                init::run(&settings.dir, words_in, report_out)
+            }
+            Forked::Parent(pid) => pid,
+        };
+        drop((words_in, report_out, stdout_in, stderr_in));
+        redirect_to_null();
+        for pipe in [&stdout, &stderr] {
+            nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+                .map_err(say_nix("set up a pipe"))?;
+        }
+        let mut shim = Self {
+            settings,
+            init,
+            words: Some(words.into()),
+            report: report.into(),
+            listener,
+            signals,
+            output: [Some(stdout), Some(stderr)],
+            log,
+            started: None,
+            waiting: Vec::new(),
+        };
+        match shim.finish_create() {
+            Ok(()) => Ok((shim, init)),
+            Err(message) => {
+                shim.kill_init();
+                Err(message)
+            }
+        }
+    }
+
+    /// Puts init into its groups and waits until it has set itself up.
+    fn finish_create(&mut self) -> Result<(), String> {
+        for file in &self.settings.procs {
+            fs::write(file, self.init.to_string())
+                .map_err(|error| format!("enter cgroup {}: {error}", file.display()))?;
+        }
+        self.tell_init().map_err(|error| format!("init is gone: {error}"))?;
+        let mut word = [0];
+        match self.report.read(&mut word) {
+            Ok(1) if word[0] == init::READY => Ok(()),
+            Ok(1) => {
+                let mut message = String::new();
+                // What can be read of the message is better than none.
+                let _ = self.report.read_to_string(&mut message);
+                Err(message)
+            }
+            _ => Err(format!("init ended while it set up{}", self.why_it_ended())),
+        }
+    }
+
+    fn why_it_ended(&self) -> String {
+        match waitpid(nix::unistd::Pid::from_raw(self.init), None) {
+            Ok(WaitStatus::Signaled(_, signal, _)) => format!(" (killed by {signal})"),
+            _ => String::new(),
+        }
+    }
+
+    fn tell_init(&mut self) -> io::Result<()> {
+        match &mut self.words {
+            Some(words) => words.write_all(&[init::START]),
+            None => Err(io::Error::from(io::ErrorKind::NotConnected)),
+        }
+    }
+
+    fn kill_init(&self) {
+        // Gone already is as good.
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(self.init),
+            nix::sys::signal::SIGKILL,
+        );
+        let _ = waitpid(nix::unistd::Pid::from_raw(self.init), None);
+    }
+
+    fn run(mut self) {
+        sys::trim_heap();
+        loop {
+            let [listener, signals, stdout, stderr] = self.wait_for_events();
+            if stdout {
+                self.read_output(Stream::Stdout);
+            }
+            if stderr {
+                self.read_output(Stream::Stderr);
+            }
+            if listener {
+                self.accept();
+            }
+            if signals {
+                let _ = wait_for_signals(&self.signals);
+                if let Some(status) = self.reap() {
+                    return self.finish(status);
+                }
+            }
+        }
+    }
+
+    fn wait_for_events(&self) -> [bool; 4] {
+        let mut fds = [const { None }; 4];
+        fds[0] = Some(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN));
+        fds[1] = Some(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
+        for (slot, output) in fds[2..].iter_mut().zip(&self.output) {
+            *slot = output.as_ref().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
+        }
+        let mut open: Vec<PollFd<'_>> = fds.iter().flatten().cloned().collect();
+        // Interrupted or out of memory: look at everything, nothing blocks.
+        if poll(&mut open, PollTimeout::NONE).is_err() {
+            return [false, true, true, true];
+        }
+        let mut ready = open.iter().map(|fd| fd.any().unwrap_or(false));
+        fds.map(|fd| fd.is_some() && ready.next().unwrap_or(false))
+    }
+
+    fn read_output(&mut self, stream: Stream) {
+        let Some(pipe) = &self.output[stream as usize] else { return };
+        // Static, so that the heap never grows for output.
+        let mut buffer = [0u8; 16 * 1024];
+        loop {
+            match nix::unistd::read(pipe, &mut buffer) {
+                Ok(0) => {
+                    self.log.flush_partial(stream);
+                    self.output[stream as usize] = None;
+                    return;
+                }
+                Ok(count) => {
+                    self.log.write(stream, &buffer[..count]);
+                    if count < buffer.len() {
+                        return;
+                    }
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn reap(&mut self) -> Option<WaitStatus> {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return None,
+                Ok(status) if status.pid().is_some_and(|pid| pid.as_raw() == self.init) => {
+                    return Some(status);
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+
+    /// Records the exit, tells who waits, and ends.
+    fn finish(mut self, status: WaitStatus) {
+        self.read_output(Stream::Stdout);
+        self.read_output(Stream::Stderr);
+        self.log.flush_partial(Stream::Stdout);
+        self.log.flush_partial(Stream::Stderr);
+        let (code, signal) = match status {
+            WaitStatus::Exited(_, code) => (code, None),
+            WaitStatus::Signaled(_, signal, _) => (128 + signal as i32, Some(signal as i32)),
+            _ => (255, None),
+        };
+        let exit = ExitStatus {
+            code,
+            signal,
+            oom_killed: oom_kills(&self.settings.oom_file) > 0,
+            finished_at: SystemTime::now(),
+        };
+        let record = exit.encode();
+        // Read by agents that come later. Without space for it the exit code is lost to them, and
+        // the container counts as one whose shim died.
+        let _ = write_atomically(&ExitStatus::path(&self.settings.dir), record.as_bytes());
+        for mut connection in self.waiting.drain(..) {
+            let _ = protocol::reply(&mut connection, protocol::OK, record.as_bytes());
+        }
+    }
+}
+
+fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let partial = path.with_extension("partial");
+    fs::write(&partial, bytes)?;
+    fs::rename(partial, path)
+}
+
+/// `oom_kill N` in v1's memory.oom_control and v2's memory.events.
+fn oom_kills(file: &Path) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Standard output and error become the pipes, standard input reads nothing.
+fn redirect(stdout: &OwnedFd, stderr: &OwnedFd) {
+    redirect_to_null();
+    // Plain descriptors that are open: dup2 can't fail on them.
+    let _ = nix::unistd::dup2_stdout(stdout);
+    let _ = nix::unistd::dup2_stderr(stderr);
+}
+
+fn redirect_to_null() {
+    if let Ok(null) = fs::OpenOptions::new().read(true).write(true).open("/dev/null") {
+        let _ = nix::unistd::dup2_stdin(&null);
+        let _ = nix::unistd::dup2_stdout(&null);
+        let _ = nix::unistd::dup2_stderr(&null);
+    }
+}
+
+/// The signals that came in, after waiting for the first.
+pub(crate) fn wait_for_signals(fd: &OwnedFd) -> Vec<i32> {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    let _ = poll(&mut fds, PollTimeout::NONE);
+    let mut signals = Vec::new();
+    let mut buffer = [0u8; 128];
+    while let Ok(128) = nix::unistd::read(fd, &mut buffer) {
+        let (number, _) = buffer.split_at(4);
+        signals.extend(number.try_into().map(i32::from_le_bytes));
+    }
+    signals
+}
+
+/// Nanoseconds since 1970.
+fn nanos(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}

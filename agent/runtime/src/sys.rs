@@ -1,0 +1,296 @@
+//! System calls that `nix` has no safe form of. The only unsafe code of the crate.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    use std::os::unix::ffi::OsStrExt as _;
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+/// Who `fork` or `clone3` returned to.
+pub(crate) enum Forked {
+    Child,
+    Parent(libc::pid_t),
+}
+
+/// Forks. The process must have one thread: the child may then go on as if it were alone.
+pub(crate) fn fork() -> io::Result<Forked> {
+    // SAFETY: shims and inits are single-threaded, so no lock is held by a thread that the child
+    // does not have.
+    match check(unsafe { libc::fork() }.into())? {
+        0 => Ok(Forked::Child),
+        pid => Ok(Forked::Parent(pid as libc::pid_t)),
+    }
+}
+
+/// Forks into new namespaces and, where given, a v2 cgroup.
+pub(crate) fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut args =
+        CloneArgs { flags: namespaces, exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: no memory is shared with the child (no CLONE_VM), and the process is
+    // single-threaded, as for `fork`; the kernel copies `args`.
+    let pid =
+        check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) })?;
+    Ok(if pid == 0 { Forked::Child } else { Forked::Parent(pid as libc::pid_t) })
+}
+
+/// `struct clone_args` of the kernel, its third version (88 bytes).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// A handle on a process that can't come to mean another one.
+pub(crate) fn pidfd_open(pid: libc::pid_t) -> io::Result<OwnedFd> {
+    // SAFETY: a plain call; the descriptor it returns is new and ours.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: see above.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// An anonymous file of that name, which can be sealed.
+pub(crate) fn memfd(name: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: `name` is a C string; the descriptor is new and ours.
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    let fd = check(unsafe { libc::memfd_create(name.as_ptr(), flags) }.into())?;
+    // SAFETY: see above.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Opens a path below `root` as if `root` were `/`: symbolic links and `..` can't lead out.
+pub(crate) fn open_in_root(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: libc::c_int,
+) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    // SAFETY: all-zero is a valid `open_how`.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (flags | libc::O_CLOEXEC) as u64;
+    how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+    // SAFETY: the pointers are valid for the call; the descriptor is new and ours.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            root.as_raw_fd(),
+            path.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
+    })?;
+    // SAFETY: see above.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// One instruction of classic BPF.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Filter {
+    pub(crate) code: u16,
+    pub(crate) jt: u8,
+    pub(crate) jf: u8,
+    pub(crate) k: u32,
+}
+
+/// Puts a filter on the system calls of this process and those it makes.
+pub(crate) fn load_seccomp(program: &[Filter]) -> io::Result<()> {
+    const SECCOMP_SET_MODE_FILTER: libc::c_ulong = 1;
+    let header = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?,
+        filter: program.as_ptr() as *mut libc::sock_filter,
+    };
+    // SAFETY: `Filter` has the layout of `sock_filter`; the kernel copies the program.
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &raw const header)
+    })?;
+    Ok(())
+}
+
+/// `prctl` with one number.
+pub(crate) fn prctl(option: libc::c_int, value: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: the options used here take numbers, no pointers.
+    check(unsafe { libc::prctl(option, value, 0, 0, 0) }.into())?;
+    Ok(())
+}
+
+/// Names the calling thread, as seen in `ps`.
+pub(crate) fn set_name(name: &CStr) {
+    // SAFETY: `name` is a C string; the kernel reads 16 bytes at most.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
+}
+
+/// Sets the three capability sets that a process carries; bit n is capability n.
+pub(crate) fn set_capabilities(effective: u64, permitted: u64, inheritable: u64) -> io::Result<()> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = [VERSION_3, 0];
+    let half = |set: u64, high: bool| (if high { set >> 32 } else { set }) as u32;
+    let mut data = [0u32; 6];
+    for (index, high) in [false, true].into_iter().enumerate() {
+        data[index * 3] = half(effective, high);
+        data[index * 3 + 1] = half(permitted, high);
+        data[index * 3 + 2] = half(inheritable, high);
+    }
+    // SAFETY: both arrays have the layout of the kernel's structures, version 3.
+    check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) })?;
+    Ok(())
+}
+
+/// Sets a resource limit of the calling process.
+pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: `limit` is valid for the call; nothing is written back.
+    check(
+        unsafe {
+            libc::prlimit64(
+                0,
+                resource as libc::__rlimit_resource_t,
+                &raw const limit,
+                std::ptr::null_mut(),
+            )
+        }
+        .into(),
+    )?;
+    Ok(())
+}
+
+/// Loads a program that decides on device access and attaches it to a v2 cgroup, which keeps it
+/// after the descriptors are closed.
+pub(crate) fn attach_device_program(cgroup: BorrowedFd<'_>, program: &[u64]) -> io::Result<()> {
+    const BPF_PROG_LOAD: libc::c_int = 5;
+    const BPF_PROG_ATTACH: libc::c_int = 8;
+    const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+    const BPF_CGROUP_DEVICE: u32 = 6;
+    const BPF_F_ALLOW_MULTI: u32 = 2;
+    let license = c"Apache-2.0";
+    // The first fields of `union bpf_attr` for each command; the kernel takes the rest as zero.
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+    }
+    #[repr(C)]
+    struct Attach {
+        target: u32,
+        program: u32,
+        kind: u32,
+        flags: u32,
+    }
+    let load = Load {
+        kind: BPF_PROG_TYPE_CGROUP_DEVICE,
+        count: program.len() as u32,
+        instructions: program.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+    };
+    // SAFETY: the pointers in `load` are valid for the call; the descriptor is new and ours.
+    let fd = check(unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of::<Load>())
+    })?;
+    // SAFETY: see above.
+    let loaded = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+    let attach = Attach {
+        target: cgroup.as_raw_fd() as u32,
+        program: loaded.as_raw_fd() as u32,
+        kind: BPF_CGROUP_DEVICE,
+        flags: BPF_F_ALLOW_MULTI,
+    };
+    // SAFETY: `attach` is valid for the call.
+    check(unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, size_of::<Attach>())
+    })?;
+    Ok(())
+}
+
+/// A descriptor for SIGCHLD and SIGTERM, which are blocked from now on.
+pub(crate) fn signal_fd(signals: &[libc::c_int]) -> io::Result<OwnedFd> {
+    // SAFETY: the set is initialised by sigemptyset before it is read.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+        check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()).into())?;
+        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        check(fd.into())?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// All signals unblocked and at their defaults, as a new program expects.
+pub(crate) fn reset_signals() {
+    // SAFETY: the set is initialised by sigemptyset; SIG_DFL is always a valid disposition.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+        for signal in 1..=64 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+    }
+}
+
+/// Ends the process at once: no destructors, no exit handlers.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Takes over a descriptor that the parent process left open under that number.
+pub(crate) fn inherited(fd: RawFd) -> OwnedFd {
+    // SAFETY: called once for a number that the spawning code set up and nobody else uses.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Closes on exec all descriptors from `first` on.
+pub(crate) fn close_from_on_exec(first: u32) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: changes a flag of descriptors, closes none.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) })?;
+    Ok(())
+}
+
+/// Gives freed memory back to the system.
+pub(crate) fn trim_heap() {
+    // SAFETY: plain call into the allocator.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -1,0 +1,465 @@
+//! Real containers from a busybox root, through the runtime's public face. Has a `main` of its
+//! own: the shims that it starts are copies of this very program.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use shoal_runtime::spec::{self, ContainerOptions};
+use shoal_runtime::{
+    ContainerState, CreateRequest, ExecRequest, ExitStatus, LogConfig, LogQuery, LogReader, Rootfs,
+    Runtime, RuntimeConfig, RuntimeError,
+};
+
+fn main() -> ExitCode {
+    shoal_runtime::run_if_shim();
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    if std::env::args().any(|arg| arg == "--list") {
+        for (name, _) in TESTS {
+            println!("{name}: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    if let Some(lack) = lacks() {
+        if std::env::var_os("SHOAL_REQUIRE_PRIVILEGED").is_some() {
+            eprintln!("containers: {lack}");
+            return ExitCode::FAILURE;
+        }
+        println!("SKIPPED: {lack}");
+        return ExitCode::SUCCESS;
+    }
+    let mut failed = 0;
+    let chosen: Vec<_> = TESTS
+        .iter()
+        .filter(|(name, _)| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str())))
+        .collect();
+    for (name, test) in &chosen {
+        let fixture = Fixture::new();
+        let passed = catch_unwind(AssertUnwindSafe(|| test(&fixture))).is_ok();
+        let clean = fixture.clean_up();
+        failed += usize::from(!(passed && clean));
+        println!("test {name} ... {}", if passed && clean { "ok" } else { "FAILED" });
+    }
+    println!(
+        "\ntest result: {}. {} passed; {failed} failed; 0 ignored; 0 measured; {} filtered out",
+        if failed == 0 { "ok" } else { "FAILED" },
+        chosen.len() - failed,
+        TESTS.len() - chosen.len()
+    );
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn lacks() -> Option<&'static str> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("root");
+    }
+    (!Path::new(BUSYBOX).exists()).then_some("busybox-static")
+}
+
+type Test = fn(&Fixture);
+
+const BUSYBOX: &str = "/bin/busybox";
+const TESTS: &[(&str, Test)] = &[
+    ("a_container_is_alone", a_container_is_alone),
+    ("exit_codes_and_signals", exit_codes_and_signals),
+    ("commands_that_cannot_run", commands_that_cannot_run),
+    ("output_is_logged", output_is_logged),
+    ("privileges_are_what_docker_gives", privileges_are_what_docker_gives),
+    ("limits_hold", limits_hold),
+    ("exec_runs_inside", exec_runs_inside),
+    ("a_new_agent_finds_its_containers", a_new_agent_finds_its_containers),
+    ("a_killed_shim_takes_its_container_along", a_killed_shim_takes_its_container_along),
+    ("init_forwards_and_reaps", init_forwards_and_reaps),
+    ("links_in_an_image_lead_nowhere", links_in_an_image_lead_nowhere),
+    ("a_failed_create_leaves_nothing", a_failed_create_leaves_nothing),
+    ("many_at_once", many_at_once),
+];
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    runtime: Runtime,
+    tokio: tokio::runtime::Runtime,
+    parent: String,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("image");
+        for folder in ["bin", "etc", "tmp", "usr/bin"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
+        for name in [
+            "sh", "sleep", "cat", "id", "true", "false", "ps", "mount", "hostname", "ls", "chroot",
+            "mknod", "dd", "kill", "touch", "env", "yes", "head",
+        ] {
+            std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
+        }
+        fs::write(
+            root.join("etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n",
+        )
+        .unwrap();
+        fs::write(root.join("etc/group"), "root:x:0:\nwww:x:34:\nlogs:x:4:web\n").unwrap();
+        fs::write(root.join("bin/plain"), "not executable").unwrap();
+        let parent = format!("shoal-test-{}", std::process::id());
+        let runtime = open(dir.path(), &parent);
+        let tokio = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        Self { dir, runtime, tokio, parent }
+    }
+
+    fn request(
+        &self,
+        id: &str,
+        args: &[&str],
+        change: impl FnOnce(&mut ContainerOptions),
+    ) -> CreateRequest {
+        let layer = self.dir.path().join("layers").join(id);
+        let (upper, work) = (layer.join("upper"), layer.join("work"));
+        fs::create_dir_all(&upper).unwrap();
+        fs::create_dir_all(&work).unwrap();
+        let mut options = ContainerOptions {
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            hostname: "boxed".to_owned(),
+            ..ContainerOptions::default()
+        };
+        change(&mut options);
+        CreateRequest {
+            spec: spec::build(options).unwrap(),
+            rootfs: Rootfs::Overlay { lower: vec![self.dir.path().join("image")], upper, work },
+            log: LogConfig { path: self.log(id), max_size: 1 << 20, max_files: 3 },
+            user: String::new(),
+            additional_groups: Vec::new(),
+            capabilities: shoal_runtime::capability::set(&[], &[]).unwrap(),
+            seccomp: true,
+            init: false,
+        }
+    }
+
+    fn log(&self, id: &str) -> PathBuf {
+        self.dir.path().join(format!("{id}.log"))
+    }
+
+    fn start(&self, id: &str, request: CreateRequest) {
+        self.runtime.create(id, request).unwrap();
+        self.runtime.start(id).unwrap();
+    }
+
+    fn wait(&self, id: &str) -> ExitStatus {
+        let waited = self.tokio.block_on(async {
+            tokio::time::timeout(Duration::from_secs(20), self.runtime.wait(id)).await
+        });
+        waited.expect("it ends").unwrap().expect("its end is recorded")
+    }
+
+    fn output(&self, id: &str) -> String {
+        let mut reader = LogReader::open(&self.log(id), LogQuery::default()).unwrap();
+        let lines = std::iter::from_fn(|| reader.next_ready().unwrap());
+        lines.map(|entry| String::from_utf8_lossy(&entry.line).into_owned() + "\n").collect()
+    }
+
+    /// Runs a shell line to its end; returns its exit code and output.
+    fn sh(&self, line: &str, change: impl FnOnce(&mut CreateRequest)) -> (i32, String) {
+        let mut request = self.request("sh", &["sh", "-c", line], |_| {});
+        change(&mut request);
+        let _ = fs::remove_file(self.log("sh"));
+        self.start("sh", request);
+        let exit = self.wait("sh");
+        self.runtime.delete("sh").unwrap();
+        (exit.code, self.output("sh"))
+    }
+
+    fn clean_up(self) -> bool {
+        for id in self.runtime.list().unwrap() {
+            self.runtime.delete(&id).unwrap();
+        }
+        self.runtime.close();
+        let groups = cgroups_named(&self.parent);
+        let left = shims_in(self.dir.path());
+        if !groups.is_empty() || !left.is_empty() {
+            eprintln!("left over: {groups:?} {left:?}");
+        }
+        groups.is_empty() && left.is_empty()
+    }
+}
+
+fn open(dir: &Path, parent: &str) -> Runtime {
+    Runtime::open(RuntimeConfig { run_dir: dir.join("run"), cgroup_parent: parent.to_owned() })
+        .unwrap()
+}
+
+fn cgroups_named(name: &str) -> Vec<PathBuf> {
+    let roots = fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path());
+    roots.map(|root| root.join(name)).filter(|path| path.exists()).collect()
+}
+
+fn shims_in(dir: &Path) -> Vec<u32> {
+    let marker = dir.to_string_lossy().into_owned();
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command);
+        (command.starts_with("shoal-shim") && command.contains(&marker)).then_some(pid)
+    });
+    processes.collect()
+}
+
+fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn a_container_is_alone(fixture: &Fixture) {
+    let (code, output) = fixture.sh(
+        "echo pid $$; hostname; ls /proc | head -1; ls /sys/class/net; cat /proc/1/cgroup; touch /tmp/x && echo wrote; cat /proc/self/mountinfo",
+        |_| {},
+    );
+    assert_eq!(code, 0, "{output}");
+    assert!(output.starts_with("pid 1\nboxed\n1\nlo\n"), "{output}");
+    assert!(output.contains("wrote"));
+    assert!(output.lines().any(|line| line.ends_with(":/") || line.contains("::/")), "{output}");
+    assert!(!fixture.dir.path().join("image/tmp/x").exists(), "it wrote to the image");
+    let mount_points = output.lines().filter_map(|line| line.split(' ').nth(4));
+    assert!(mount_points.clone().count() > 5, "{output}");
+    for point in mount_points.filter(|point| point.starts_with('/')) {
+        let own = ["/proc", "/dev", "/sys"].iter().any(|top| point.starts_with(top));
+        assert!(own || point == "/", "the host's {point} is visible");
+    }
+    let own = fs::read_link("/proc/self/ns/net").unwrap();
+    let request = fixture.request("ns", &["sleep", "60"], |_| {});
+    let created = fixture.runtime.create("ns", request).unwrap();
+    for kind in ["pid", "mnt", "uts", "ipc", "net", "cgroup"] {
+        let inside = fs::read_link(format!("/proc/{}/ns/{kind}", created.pid)).unwrap();
+        let outside = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+        assert_ne!(inside, outside, "{kind}");
+    }
+    assert_ne!(fs::read_link(created.netns).unwrap(), own);
+}
+
+fn exit_codes_and_signals(fixture: &Fixture) {
+    assert_eq!(fixture.sh("exit 0", |_| {}).0, 0);
+    assert_eq!(fixture.sh("exit 42", |_| {}).0, 42);
+    fixture.start("sleep", fixture.request("sleep", &["sleep", "60"], |_| {}));
+    assert!(matches!(fixture.runtime.state("sleep").unwrap(), ContainerState::Running { .. }));
+    fixture.runtime.signal("sleep", Signal::SIGKILL).unwrap();
+    let exit = fixture.wait("sleep");
+    assert_eq!((exit.code, exit.signal, exit.oom_killed), (137, Some(9), false));
+    assert_eq!(fixture.runtime.state("sleep").unwrap(), ContainerState::Exited(exit));
+    fixture.runtime.delete("sleep").unwrap();
+    fixture.runtime.delete("sleep").unwrap();
+    assert!(matches!(fixture.runtime.state("sleep"), Err(RuntimeError::Missing(_))));
+}
+
+fn commands_that_cannot_run(fixture: &Fixture) {
+    for (args, code, words) in [
+        (&["nothing"][..], 127, "executable file not found in $PATH"),
+        (&["/bin/nothing"], 127, "no such file"),
+        (&["/bin/plain"], 126, "not executable"),
+        (&["/tmp"], 126, "directory"),
+    ] {
+        fixture.runtime.create("bad", fixture.request("bad", args, |_| {})).unwrap();
+        match fixture.runtime.start("bad") {
+            Err(RuntimeError::Exec { code: found, message }) => {
+                assert_eq!(found, code, "{message}");
+                assert!(message.contains(words), "{message}");
+            }
+            other => panic!("{args:?}: {other:?}"),
+        }
+        fixture.runtime.delete("bad").unwrap();
+    }
+}
+
+fn output_is_logged(fixture: &Fixture) {
+    let (_, output) = fixture.sh("echo one; echo two >&2; printf 'no end'", |_| {});
+    let mut lines: Vec<&str> = output.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["no end", "one", "two"]);
+    let (_, output) = fixture.sh("yes 0123456789 | head -20000", |_| {});
+    assert_eq!(output.lines().filter(|line| *line == "0123456789").count(), output.lines().count());
+    assert!(fs::metadata(fixture.log("sh")).unwrap().len() <= 1 << 20);
+}
+
+fn privileges_are_what_docker_gives(fixture: &Fixture) {
+    let (_, output) = fixture.sh("cat /proc/self/status; mount -t tmpfs x /tmp; cat /proc/kcore | head -c 1; echo x > /proc/sys/kernel/hostname", |_| {});
+    assert!(output.contains("CapEff:\t00000000a80425fb"), "{output}");
+    assert!(output.contains("CapBnd:\t00000000a80425fb"), "{output}");
+    assert!(output.contains("Seccomp:\t2"), "{output}");
+    assert!(output.contains("NoNewPrivs:\t0"), "{output}");
+    assert!(output.contains("permission denied") || output.contains("not permitted"), "{output}");
+    assert!(output.contains("Read-only file system"), "{output}");
+    let (_, output) = fixture.sh("id; cat /proc/self/status; env", |request| {
+        request.user = "web".to_owned();
+        request.capabilities = 0;
+    });
+    assert!(output.contains("uid=33(web) gid=34(www) groups=4(logs)"), "{output}");
+    assert!(output.contains("CapEff:\t0000000000000000"), "{output}");
+    assert!(output.contains("HOME=/srv"), "{output}");
+    let request =
+        fixture.request("ro", &["sh", "-c", "touch /file; cat /proc/self/status"], |options| {
+            options.read_only = true;
+            options.no_new_privileges = true;
+            options.ulimits = vec![("nofile".to_owned(), 100, 200)];
+        });
+    fixture.start("ro", request);
+    fixture.wait("ro");
+    let output = fixture.output("ro");
+    assert!(output.contains("Read-only file system"), "{output}");
+    assert!(output.contains("NoNewPrivs:\t1"), "{output}");
+}
+
+fn limits_hold(fixture: &Fixture) {
+    let request = fixture.request(
+        "oom",
+        &["sh", "-c", "dd if=/dev/zero of=/dev/null bs=200M count=1; exit $?"],
+        |options| {
+            options.memory_limit = 32 << 20;
+            options.pids_limit = 50;
+            options.nano_cpus = 500_000_000;
+        },
+    );
+    fixture.start("oom", request);
+    let exit = fixture.wait("oom");
+    assert!(exit.oom_killed, "{exit:?} {}", fixture.output("oom"));
+}
+
+fn exec_runs_inside(fixture: &Fixture) {
+    let request =
+        fixture.request("box", &["sleep", "60"], |options| options.env = vec!["OWN=1".to_owned()]);
+    fixture.start("box", request);
+    let exec = |args: &[&str], timeout_ms| {
+        let request = ExecRequest {
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            timeout_ms,
+            max_output: 4096,
+            ..ExecRequest::default()
+        };
+        fixture.runtime.exec("box", &request).unwrap()
+    };
+    let result = exec(&["sh", "-c", "hostname; cat /proc/self/status; env; exit 3"], 5000);
+    let output = String::from_utf8(result.output).unwrap();
+    assert_eq!(result.exit_code, 3);
+    assert!(output.starts_with("boxed\n") && output.contains("Seccomp:\t2"), "{output}");
+    assert!(output.contains("CapEff:\t00000000a80425fb") && output.contains("OWN=1"), "{output}");
+    assert_eq!(exec(&["nothing"], 5000).exit_code, 127);
+    let slow = exec(&["sleep", "30"], 100);
+    assert!(slow.timed_out && slow.exit_code == 137);
+}
+
+fn a_new_agent_finds_its_containers(fixture: &Fixture) {
+    fixture.start(
+        "kept",
+        fixture.request("kept", &["sh", "-c", "echo here; sleep 1; exit 7"], |_| {}),
+    );
+    let second = open(fixture.dir.path(), &fixture.parent);
+    assert_eq!(second.list().unwrap(), ["kept"]);
+    assert!(matches!(second.state("kept").unwrap(), ContainerState::Running { .. }));
+    let exit = fixture.tokio.block_on(second.wait("kept")).unwrap().unwrap();
+    assert_eq!(exit.code, 7);
+    until("the shim ends", || shims_in(fixture.dir.path()).is_empty());
+    let third = open(fixture.dir.path(), &fixture.parent);
+    assert_eq!(third.state("kept").unwrap(), ContainerState::Exited(exit));
+    third.delete("kept").unwrap();
+    assert!(third.list().unwrap().is_empty());
+}
+
+fn a_killed_shim_takes_its_container_along(fixture: &Fixture) {
+    let request = fixture.request("orphan", &["sleep", "60"], |_| {});
+    let pid = fixture.runtime.create("orphan", request).unwrap().pid;
+    fixture.runtime.start("orphan").unwrap();
+    let shim = shims_in(fixture.dir.path())[0];
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim as i32), Signal::SIGKILL).unwrap();
+    until("the container dies", || !Path::new(&format!("/proc/{pid}/root")).exists());
+    assert_eq!(fixture.tokio.block_on(fixture.runtime.wait("orphan")).unwrap(), None);
+    assert_eq!(fixture.runtime.state("orphan").unwrap(), ContainerState::Dead);
+    fixture.runtime.delete("orphan").unwrap();
+}
+
+fn init_forwards_and_reaps(fixture: &Fixture) {
+    let line = "trap 'echo told; exit 5' TERM; echo up; while true; do sleep 0.05; done";
+    let mut request = fixture.request("tini", &["sh", "-c", line], |_| {});
+    request.init = true;
+    fixture.start("tini", request);
+    until("it runs", || fixture.output("tini").contains("up"));
+    fixture.runtime.signal("tini", Signal::SIGTERM).unwrap();
+    assert_eq!(fixture.wait("tini").code, 5);
+    assert!(fixture.output("tini").contains("told"));
+}
+
+fn links_in_an_image_lead_nowhere(fixture: &Fixture) {
+    let victim = fixture.dir.path().join("victim");
+    fs::create_dir(&victim).unwrap();
+    let image = fixture.dir.path().join("image");
+    std::os::unix::fs::symlink(&victim, image.join("trap")).unwrap();
+    let source = fixture.dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    let request = fixture.request("trap", &["ls", "/trap/inner"], |options| {
+        let bind =
+            spec::mount("bind", &source, Path::new("/trap/inner"), &["rbind", "ro"]).unwrap();
+        options.mounts = vec![bind];
+    });
+    let created = fixture.runtime.create("trap", request);
+    assert!(!victim.join("inner").exists(), "a mount point was made on the host");
+    drop(created);
+}
+
+fn a_failed_create_leaves_nothing(fixture: &Fixture) {
+    let before = cgroups_named(&format!("{}/bad", fixture.parent));
+    let mut no_source = fixture.request("bad", &["true"], |options| {
+        let bind =
+            spec::mount("bind", Path::new("/nowhere/at/all"), Path::new("/x"), &["bind"]).unwrap();
+        options.mounts = vec![bind];
+    });
+    let error = fixture.runtime.create("bad", no_source.clone()).unwrap_err();
+    assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
+    no_source.rootfs = Rootfs::Overlay {
+        lower: vec![PathBuf::from("/nowhere")],
+        upper: PathBuf::from("/nowhere"),
+        work: PathBuf::from("/nowhere"),
+    };
+    assert!(fixture.runtime.create("bad", no_source).is_err());
+    let mut no_user = fixture.request("bad", &["true"], |_| {});
+    no_user.user = "nobody-here".to_owned();
+    let error = fixture.runtime.create("bad", no_user).unwrap_err();
+    assert!(error.to_string().contains("nobody-here"), "{error}");
+    assert!(fixture.runtime.list().unwrap().is_empty());
+    assert_eq!(cgroups_named(&format!("{}/bad", fixture.parent)), before);
+    until("no shim is left", || shims_in(fixture.dir.path()).is_empty());
+    assert!(
+        spec::build(ContainerOptions {
+            sysctls: [("kernel.hostname".to_owned(), "x".to_owned())].into(),
+            ..ContainerOptions::default()
+        })
+        .is_err()
+    );
+}
+
+fn many_at_once(fixture: &Fixture) {
+    let ids: Vec<String> = (0..20).map(|number| format!("many{number}")).collect();
+    std::thread::scope(|scope| {
+        for id in &ids {
+            scope.spawn(|| fixture.start(id, fixture.request(id, &["sleep", "60"], |_| {})));
+        }
+    });
+    let shims = shims_in(fixture.dir.path());
+    assert_eq!(shims.len(), ids.len());
+    for pid in shims.iter().take(2) {
+        let smaps = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+        let private: u64 = smaps
+            .lines()
+            .filter(|line| line.starts_with("Private_"))
+            .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+            .sum();
+        println!("a shim holds {private} kB of its own");
+    }
+}
