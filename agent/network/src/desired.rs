@@ -1,0 +1,144 @@
+//! What a node's network should be.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+
+/// The cluster's id of a network.
+pub type NetworkId = String;
+
+/// All of it. Order means nothing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Desired {
+    /// Networks that have a container here, or a published port.
+    pub networks: Vec<Network>,
+    /// Services that can be reached from here.
+    pub services: Vec<Service>,
+    /// Containers on this node.
+    pub containers: Vec<Container>,
+}
+
+/// A network as seen on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// The cluster's id.
+    pub id: NetworkId,
+    /// The full name, for people.
+    pub name: String,
+    /// Its addresses.
+    pub subnet: Ipv4Net,
+    /// The nodes' own address on it; DNS answers there.
+    pub gateway: Ipv4Addr,
+    /// No way out.
+    pub internal: bool,
+}
+
+/// A service with those of its tasks that take connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Service {
+    /// The cluster's id.
+    pub id: String,
+    /// STACK_SERVICE
+    pub name: String,
+    /// Its name inside the stack.
+    pub short_name: String,
+    /// Its virtual address on each network; none in DNS round-robin mode.
+    pub vips: BTreeMap<NetworkId, Ipv4Addr>,
+    /// Further names on each of its networks.
+    pub aliases: BTreeMap<NetworkId, Vec<String>>,
+    /// Ports open on nodes.
+    pub ports: Vec<PublishedPort>,
+    /// Healthy, running tasks.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A task that takes connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The task's id.
+    pub task: String,
+    /// Its slot.
+    pub slot: u64,
+    /// It runs on this node.
+    pub local: bool,
+    /// Its address on each network.
+    pub addresses: BTreeMap<NetworkId, Ipv4Addr>,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// RFC 9293
+    Tcp,
+    /// RFC 768
+    Udp,
+    /// RFC 9260
+    Sctp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+/// Where a published port is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PortMode {
+    /// On every node, for all tasks.
+    Ingress,
+    /// On the nodes of its tasks, for those.
+    Host,
+}
+
+/// A port open on the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedPort {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The container's port.
+    pub target: u16,
+    /// The node's port.
+    pub published: u16,
+    /// The only address it is open on; none: all.
+    pub host_ip: Option<IpAddr>,
+    /// Where it is open.
+    pub mode: PortMode,
+}
+
+/// A container's place on a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// The network.
+    pub network: NetworkId,
+    /// Its address there.
+    pub address: Ipv4Addr,
+}
+
+/// A container on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// What it is called, for DNS.
+    pub names: Vec<String>,
+    /// Its addresses.
+    pub attachments: Vec<Attachment>,
+}
+
+impl Service {
+    /// Addresses that the port leads to from this node, one for each endpoint.
+    pub(crate) fn targets(&self, port: &PublishedPort) -> Vec<Ipv4Addr> {
+        let reachable = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| port.mode == PortMode::Ingress || endpoint.local);
+        reachable.filter_map(|endpoint| endpoint.addresses.values().next().copied()).collect()
+    }
+}

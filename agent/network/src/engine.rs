@@ -1,0 +1,267 @@
+//! A node's network as one handle: brings about what is desired, attaches containers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ipnet::Ipv4Net;
+use rtnetlink::Handle;
+use tokio::sync::Mutex;
+
+use crate::desired::{Desired, Network, PublishedPort};
+use crate::dns::{self, Dns};
+use crate::error::NetworkError;
+use crate::link::{self, Interface};
+use crate::name::Names;
+use crate::proxy::Proxy;
+use crate::{nft, ruleset, sysctl};
+
+/// What an engine works with.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Tells the agents of one machine apart; empty for the usual one.
+    pub instance: String,
+    /// A folder of the engine's own, gone after a reboot.
+    pub state_dir: PathBuf,
+    /// Where the host's resolvers stand.
+    pub resolv_conf: PathBuf,
+}
+
+/// An interface for a container.
+#[derive(Debug, Clone)]
+pub struct AttachRequest {
+    /// On this network.
+    pub network: Network,
+    /// With this address.
+    pub address: Ipv4Addr,
+}
+
+/// What of a desired state could not be brought about while the rest was.
+#[derive(Debug, Default)]
+pub struct ApplyReport {
+    /// Ports that something else holds.
+    pub ports: Vec<NetworkError>,
+}
+
+/// A handle; clones share it.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: EngineConfig,
+    names: Names,
+    netlink: Handle,
+    /// Rules, addresses and zones change one state at a time.
+    applied: Mutex<Applied>,
+    proxy: Mutex<Proxy>,
+}
+
+struct Applied {
+    rules: String,
+    dns: Dns,
+}
+
+impl Engine {
+    /// Takes over what an engine before this one has left. Nothing changes until [`Self::apply`].
+    ///
+    /// # Errors
+    /// The host has no nftables, or the state folder can't be used.
+    pub async fn open(config: EngineConfig) -> Result<Self, NetworkError> {
+        nft::check().await?;
+        let dir = config.state_dir.join("containers");
+        fs::create_dir_all(&dir).map_err(NetworkError::io(&dir))?;
+        let netlink = link::connect()?;
+        let names = Names::new(&config.instance);
+        let dns = Dns::new(config.resolv_conf.clone());
+        let shared = Shared {
+            names,
+            netlink,
+            applied: Mutex::new(Applied { rules: String::new(), dns }),
+            proxy: Mutex::new(Proxy::new()),
+            config,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// What the rules are made with.
+    #[must_use]
+    pub fn driver(&self) -> &'static str {
+        "nftables"
+    }
+
+    /// Brings the state about. Rules change in one transaction; applying the same state again
+    /// costs nothing.
+    ///
+    /// # Errors
+    /// The kernel refuses. The state before stays in force then, as far as it can.
+    pub async fn apply(&self, desired: &Desired) -> Result<ApplyReport, NetworkError> {
+        let mut applied = self.shared.applied.lock().await;
+        let rules = ruleset::script(&self.shared.names, desired, dns::PORT);
+        let changed = applied.rules != rules;
+        let unused = desired.networks.is_empty() && applied.rules.is_empty();
+        if changed && !unused {
+            self.ensure_gateways(desired).await?;
+            nft::apply(&rules).await?;
+            applied.rules = rules;
+        }
+        applied.dns.apply(desired);
+        drop(applied);
+        let ports = self.shared.proxy.lock().await.apply(desired).await;
+        Ok(ApplyReport { ports })
+    }
+
+    /// The gateway addresses, each with its subnet's route, on the engine's own device.
+    async fn ensure_gateways(&self, desired: &Desired) -> Result<(), NetworkError> {
+        let Shared { netlink, names, config, .. } = &*self.shared;
+        sysctl::enable_forwarding(&config.state_dir)?;
+        let index = link::ensure_dummy(netlink, &names.dummy()).await?;
+        let wanted: Vec<Ipv4Net> = desired
+            .networks
+            .iter()
+            .map(|network| Ipv4Net::new_assert(network.gateway, network.subnet.prefix_len()))
+            .collect();
+        let present = link::addresses(netlink, index).await?;
+        for address in wanted.iter().filter(|address| !present.contains(address)) {
+            link::add_address(netlink, index, *address).await?;
+        }
+        for address in present.into_iter().filter(|address| !wanted.contains(address)) {
+            link::remove_address(netlink, index, address).await?;
+        }
+        Ok(())
+    }
+
+    /// Opens ports ahead of a task's start, so that a conflict is found before it runs.
+    ///
+    /// # Errors
+    /// A port is something else's; none is claimed then.
+    pub async fn claim_ports(
+        &self,
+        owner: &str,
+        ports: &[PublishedPort],
+    ) -> Result<(), NetworkError> {
+        self.shared.proxy.lock().await.claim(owner, ports).await
+    }
+
+    /// Gives claimed ports up; those that a desired state has stay open.
+    pub async fn release_ports(&self, owner: &str) {
+        self.shared.proxy.lock().await.release(owner);
+    }
+
+    /// Gives a container its interfaces: `eth0` and so on in the order of the requests, and the
+    /// default route by the first network that has a way out.
+    ///
+    /// # Errors
+    /// The kernel refuses; the container has none of the interfaces then.
+    pub async fn attach(
+        &self,
+        container: &str,
+        netns: &Path,
+        requests: &[AttachRequest],
+    ) -> Result<(), NetworkError> {
+        let namespace: OwnedFd = fs::File::open(netns).map_err(NetworkError::io(netns))?.into();
+        let way_out = requests.iter().position(|request| !request.network.internal);
+        let interfaces: Vec<Interface> = requests
+            .iter()
+            .enumerate()
+            .map(|(number, request)| Interface {
+                inner: format!("eth{number}"),
+                outer: self.shared.names.veth(container, &request.network.id),
+                address: request.address,
+                prefix_length: request.network.subnet.prefix_len(),
+                default_via: (way_out == Some(number)).then_some(request.network.gateway),
+            })
+            .collect();
+        let record: Vec<&str> = interfaces.iter().map(|one| one.outer.as_str()).collect();
+        let path = self.record(container);
+        fs::write(&path, record.join("\n")).map_err(NetworkError::io(&path))?;
+        let attached = self.attach_all(namespace, &interfaces).await;
+        if attached.is_err()
+            && let Err(error) = self.detach(container).await
+        {
+            tracing::warn!(container.id = container, %error, "left over from a failed attach");
+        }
+        attached
+    }
+
+    async fn attach_all(
+        &self,
+        namespace: OwnedFd,
+        interfaces: &[Interface],
+    ) -> Result<(), NetworkError> {
+        for interface in interfaces {
+            link::add_veth(&self.shared.netlink, &namespace, interface).await?;
+        }
+        link::set_up_inside(namespace, interfaces.to_vec()).await
+    }
+
+    fn record(&self, container: &str) -> PathBuf {
+        self.shared.config.state_dir.join("containers").join(container)
+    }
+
+    /// Takes a container's interfaces away; fine when it has none.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn detach(&self, container: &str) -> Result<(), NetworkError> {
+        let path = self.record(container);
+        let record = match fs::read_to_string(&path) {
+            Ok(record) => record,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(NetworkError::Io { path, source }),
+        };
+        for device in record.lines() {
+            link::delete(&self.shared.netlink, device).await?;
+        }
+        fs::remove_file(&path).map_err(NetworkError::io(&path))
+    }
+
+    /// The containers that were attached and not detached, by whichever engine.
+    ///
+    /// # Errors
+    /// The state folder can't be read.
+    pub fn containers(&self) -> Result<Vec<String>, NetworkError> {
+        let dir = self.shared.config.state_dir.join("containers");
+        let read = fs::read_dir(&dir).map_err(NetworkError::io(&dir))?;
+        Ok(read.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
+    }
+
+    /// What the host has routes to by devices that are not this engine's: no network of the
+    /// cluster may have these addresses.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn host_routes(&self) -> Result<Vec<Ipv4Net>, NetworkError> {
+        let devices: BTreeMap<u32, String> =
+            link::devices(&self.shared.netlink).await?.into_iter().collect();
+        let foreign =
+            |device: &u32| devices.get(device).is_none_or(|name| !self.shared.names.is_own(name));
+        let routes = link::routes(&self.shared.netlink).await?.into_iter();
+        Ok(routes.filter(|(_, device)| foreign(device)).map(|(net, _)| net).collect())
+    }
+
+    /// Makes the host as it was before the first engine: for a node without containers.
+    ///
+    /// # Errors
+    /// The first thing that can't be undone; the rest is undone all the same.
+    pub async fn remove_all(&self) -> Result<(), NetworkError> {
+        let mut applied = self.shared.applied.lock().await;
+        self.shared.proxy.lock().await.apply(&Desired::default()).await;
+        applied.dns.apply(&Desired::default());
+        applied.rules.clear();
+        let table = nft::delete_table(&self.shared.names.table()).await;
+        let mut devices = Ok(());
+        for (_, device) in link::devices(&self.shared.netlink).await? {
+            if self.shared.names.is_own(&device) {
+                devices = devices.and(link::delete(&self.shared.netlink, &device).await);
+            }
+        }
+        let forwarding = sysctl::restore_forwarding(&self.shared.config.state_dir);
+        table.and(devices).and(forwarding)
+    }
+}

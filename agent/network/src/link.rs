@@ -1,0 +1,241 @@
+//! Interfaces, addresses and routes, over netlink.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use futures_util::TryStreamExt;
+use ipnet::Ipv4Net;
+use nix::net::if_::if_nametoindex;
+use nix::sched::{CloneFlags, setns};
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteScope};
+use rtnetlink::{Handle, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use crate::error::NetworkError;
+use crate::name;
+
+/// One interface that a container is to have.
+#[derive(Debug, Clone)]
+pub(crate) struct Interface {
+    /// Name inside: `eth0`.
+    pub(crate) inner: String,
+    /// Name on the host.
+    pub(crate) outer: String,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) prefix_length: u8,
+    /// Where everything else goes; on one interface at the most.
+    pub(crate) default_via: Option<Ipv4Addr>,
+}
+
+/// Netlink to this process's own network namespace.
+pub(crate) fn connect() -> Result<Handle, NetworkError> {
+    let (connection, handle, _) =
+        rtnetlink::new_connection().map_err(NetworkError::io(Path::new("netlink")))?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
+fn index_of(device: &str) -> Result<u32, NetworkError> {
+    if_nametoindex(device).map_err(|error| NetworkError::Io {
+        path: Path::new("/sys/class/net").join(device),
+        source: error.into(),
+    })
+}
+
+/// Makes the device for the gateway addresses, unless it is there.
+pub(crate) async fn ensure_dummy(handle: &Handle, device: &str) -> Result<u32, NetworkError> {
+    if let Ok(index) = index_of(device) {
+        return Ok(index);
+    }
+    let what = format!("make device {device}");
+    let message = LinkDummy::new(device).up().build();
+    handle.link().add(message).execute().await.map_err(NetworkError::netlink(what))?;
+    index_of(device)
+}
+
+/// The addresses that a device has.
+pub(crate) async fn addresses(handle: &Handle, index: u32) -> Result<Vec<Ipv4Net>, NetworkError> {
+    use rtnetlink::packet_route::address::AddressAttribute;
+    let mut found = Vec::new();
+    let mut list = handle.address().get().set_link_index_filter(index).execute();
+    while let Some(message) =
+        list.try_next().await.map_err(NetworkError::netlink("list addresses"))?
+    {
+        for attribute in &message.attributes {
+            if let AddressAttribute::Local(std::net::IpAddr::V4(address)) = attribute {
+                found.extend(Ipv4Net::new(*address, message.header.prefix_len));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Gives a device an address.
+pub(crate) async fn add_address(
+    handle: &Handle,
+    index: u32,
+    address: Ipv4Net,
+) -> Result<(), NetworkError> {
+    let what = format!("give address {address}");
+    let add = handle.address().add(index, address.addr().into(), address.prefix_len());
+    add.replace().execute().await.map_err(NetworkError::netlink(what))
+}
+
+/// Takes an address from a device.
+pub(crate) async fn remove_address(
+    handle: &Handle,
+    index: u32,
+    address: Ipv4Net,
+) -> Result<(), NetworkError> {
+    let what = || NetworkError::netlink(format!("take address {address}"));
+    let mut list = handle
+        .address()
+        .get()
+        .set_link_index_filter(index)
+        .set_address_filter(address.addr().into())
+        .execute();
+    while let Some(message) = list.try_next().await.map_err(what())? {
+        handle.address().del(message).execute().await.map_err(what())?;
+    }
+    Ok(())
+}
+
+/// Makes a pair of interfaces, one end in the container, with its route on the host.
+pub(crate) async fn add_veth(
+    handle: &Handle,
+    netns: &OwnedFd,
+    interface: &Interface,
+) -> Result<(), NetworkError> {
+    let inner = LinkMessageBuilder::<LinkUnspec>::new()
+        .name(interface.inner.clone())
+        .address(name::mac(interface.address).to_vec())
+        .setns_by_fd(netns.as_raw_fd())
+        .up()
+        .build();
+    let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        .name(interface.outer.clone())
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(inner)))
+        .up()
+        .build();
+    let what = format!("make interface {}", interface.outer);
+    handle.link().add(pair).execute().await.map_err(NetworkError::netlink(what))?;
+    let index = index_of(&interface.outer)?;
+    crate::sysctl::set_up_veth(&interface.outer)?;
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(interface.address, 32)
+        .output_interface(index)
+        .scope(RouteScope::Link)
+        .build();
+    let what = format!("route to {}", interface.address);
+    handle.route().add(route).replace().execute().await.map_err(NetworkError::netlink(what))
+}
+
+/// Sets the container's side up: addresses, and the way out. Works in a thread of its own, which
+/// enters the container's network namespace and ends with it.
+pub(crate) async fn set_up_inside(
+    netns: OwnedFd,
+    interfaces: Vec<Interface>,
+) -> Result<(), NetworkError> {
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    let work = move || {
+        let enter = || {
+            setns(&netns, CloneFlags::CLONE_NEWNET)?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Ok::<_, std::io::Error>(runtime)
+        };
+        let result = match enter() {
+            Ok(runtime) => runtime.block_on(configure(&interfaces)),
+            Err(source) => {
+                Err(NetworkError::Io { path: Path::new("/proc/self/ns/net").to_owned(), source })
+            }
+        };
+        // The caller gave up: there is nobody to tell.
+        let _ = done.send(result);
+    };
+    std::thread::Builder::new()
+        .name("netns".to_owned())
+        .spawn(work)
+        .map_err(NetworkError::io(Path::new("netns thread")))?;
+    outcome.await.unwrap_or_else(|_| {
+        let source = std::io::Error::other("the thread ended early");
+        Err(NetworkError::Io { path: Path::new("netns thread").to_owned(), source })
+    })
+}
+
+async fn configure(interfaces: &[Interface]) -> Result<(), NetworkError> {
+    let handle = connect()?;
+    let up = LinkUnspec::new_with_index(index_of("lo")?).up().build();
+    handle.link().set(up).execute().await.map_err(NetworkError::netlink("bring lo up"))?;
+    for interface in interfaces {
+        let index = index_of(&interface.inner)?;
+        let address = Ipv4Net::new_assert(interface.address, interface.prefix_length);
+        add_address(&handle, index, address).await?;
+        if let Some(gateway) = interface.default_via {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new()
+                .gateway(gateway)
+                .output_interface(index)
+                .build();
+            let what = format!("default route by {gateway}");
+            let add = handle.route().add(route).replace().execute();
+            add.await.map_err(NetworkError::netlink(what))?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a device away; fine when it is not there.
+pub(crate) async fn delete(handle: &Handle, device: &str) -> Result<(), NetworkError> {
+    let Ok(index) = if_nametoindex(device) else { return Ok(()) };
+    let gone = || if_nametoindex(device).is_err();
+    match handle.link().del(index).execute().await {
+        Err(_) if gone() => Ok(()),
+        other => other.map_err(NetworkError::netlink(format!("delete device {device}"))),
+    }
+}
+
+/// Names of all devices by their index.
+pub(crate) async fn devices(handle: &Handle) -> Result<Vec<(u32, String)>, NetworkError> {
+    let mut found = Vec::new();
+    let mut list = handle.link().get().execute();
+    while let Some(message) =
+        list.try_next().await.map_err(NetworkError::netlink("list devices"))?
+    {
+        let name = message.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        });
+        found.extend(name.map(|name| (message.header.index, name)));
+    }
+    Ok(found)
+}
+
+/// Destinations that the host has routes to, each with its device; default routes left out.
+pub(crate) async fn routes(handle: &Handle) -> Result<Vec<(Ipv4Net, u32)>, NetworkError> {
+    let mut found = Vec::new();
+    let filter = RouteMessageBuilder::<Ipv4Addr>::new().build();
+    let mut list = handle.route().get(filter).execute();
+    while let Some(message) = list.try_next().await.map_err(NetworkError::netlink("list routes"))? {
+        if message.header.table != RouteHeader::RT_TABLE_MAIN {
+            continue;
+        }
+        let mut destination = None;
+        let mut device = 0;
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(RouteAddress::Inet(address)) => {
+                    destination = Some(*address);
+                }
+                RouteAttribute::Oif(index) => device = *index,
+                _ => {}
+            }
+        }
+        let length = message.header.destination_prefix_length;
+        if let Some(net) = destination.and_then(|address| Ipv4Net::new(address, length).ok())
+            && length > 0
+        {
+            found.push((net, device));
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,53 @@
+//! TCP: a connection in, a connection out, bytes both ways.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::Targets;
+use crate::ports::PortKey;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Out of file descriptors: wait for some to be closed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+pub(super) async fn serve(listener: TcpListener, key: PortKey, targets: watch::Receiver<Targets>) {
+    let mut turn: usize = 0;
+    loop {
+        let client = match listener.accept().await {
+            Ok((client, _)) => client,
+            Err(error) => {
+                tracing::debug!(port = key.port, %error, "accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        turn = turn.wrapping_add(1);
+        let endpoints = targets.borrow().get(&key).cloned().unwrap_or_default();
+        tokio::spawn(forward(client, endpoints.to_vec(), turn));
+    }
+}
+
+/// Tries each endpoint once, from the one whose turn it is. With none to be had, the client's
+/// connection is closed.
+async fn forward(mut client: TcpStream, endpoints: Vec<SocketAddr>, turn: usize) {
+    for offset in 0..endpoints.len() {
+        let target = endpoints[(turn + offset) % endpoints.len()];
+        let connect = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(target));
+        let Ok(Ok(mut server)) = connect.await else { continue };
+        // Small writes go out at once; a socket that can't is only slower.
+        let _ = client.set_nodelay(true);
+        let _ = server.set_nodelay(true);
+        // Either side breaking off ends both; there is nobody to tell.
+        let _ = copy_bidirectional(&mut client, &mut server).await;
+        return;
+    }
+}

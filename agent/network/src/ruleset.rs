@@ -1,0 +1,173 @@
+//! From [`Desired`] to the rules of one nftables table, as the text of one transaction. Lookups
+//! are by map: what a packet costs does not grow with the number of services.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::desired::{Desired, PublishedPort, Service};
+use crate::name::Names;
+
+/// The whole table, replacing what was there.
+pub(crate) fn script(names: &Names, desired: &Desired, dns_port: u16) -> String {
+    let table = names.table();
+    let dummy = names.dummy();
+    let subnets: Vec<String> =
+        desired.networks.iter().map(|network| network.subnet.to_string()).collect();
+    let same: Vec<String> = subnets.iter().map(|subnet| format!("{subnet} . {subnet}")).collect();
+    let internal: Vec<String> = desired
+        .networks
+        .iter()
+        .filter(|network| network.internal)
+        .map(|network| network.subnet.to_string())
+        .collect();
+    let gateways: Vec<String> =
+        desired.networks.iter().map(|network| network.gateway.to_string()).collect();
+    let dns: Vec<String> =
+        gateways.iter().map(|gateway| format!("{gateway} : {gateway} . {dns_port}")).collect();
+    let gateway_of: Vec<String> = desired
+        .networks
+        .iter()
+        .map(|network| format!("{} : {}", network.subnet, network.gateway))
+        .collect();
+    let own: Vec<String> = desired
+        .containers
+        .iter()
+        .flat_map(|container| &container.attachments)
+        .map(|attachment| format!("{0} . {0}", attachment.address))
+        .collect();
+    let balance = Balance::of(desired);
+
+    let mut text = format!("table ip {table} {{}}\ndelete table ip {table}\ntable ip {table} {{\n");
+    set(&mut text, "set subnets", "ipv4_addr; flags interval", &subnets);
+    set(&mut text, "set same_network", "ipv4_addr . ipv4_addr; flags interval", &same);
+    set(&mut text, "set internal", "ipv4_addr; flags interval", &internal);
+    set(&mut text, "set gateways", "ipv4_addr", &gateways);
+    set(&mut text, "set own", "ipv4_addr . ipv4_addr", &own);
+    set(&mut text, "map dns", "ipv4_addr : ipv4_addr . inet_service", &dns);
+    set(&mut text, "map gateway_of", "ipv4_addr : ipv4_addr; flags interval", &gateway_of);
+    text.push_str(&balance.chains);
+    set(&mut text, "map vips", "ipv4_addr : verdict", &balance.vips);
+    set(&mut text, "map published", "inet_proto . inet_service : verdict", &balance.published);
+    let at = "ipv4_addr . inet_proto . inet_service : verdict";
+    set(&mut text, "map published_at", at, &balance.published_at);
+    text.push_str(&CHAINS.replace("DUMMY", &dummy));
+    text.push_str("}\n");
+    text
+}
+
+/// What every table has. Established flows keep the translation that they began with.
+const CHAINS: &str = r#"
+  chain prerouting {
+    type nat hook prerouting priority dstnat; policy accept;
+    meta l4proto { tcp, udp } th dport 53 ip saddr . ip daddr @same_network dnat ip to ip daddr map @dns
+    ip saddr . ip daddr @same_network ip daddr vmap @vips
+    fib daddr type local ip daddr . meta l4proto . th dport vmap @published_at
+    fib daddr type local meta l4proto . th dport vmap @published
+  }
+  chain output {
+    type nat hook output priority -100; policy accept;
+    ip daddr vmap @vips
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr . ip daddr @own snat ip to ip saddr map @gateway_of
+    ip saddr @subnets ip daddr != @subnets masquerade
+  }
+  chain input {
+    type filter hook input priority filter; policy accept;
+    ip daddr @gateways iifname "lo" accept
+    ip daddr @gateways ip saddr . ip daddr != @same_network drop
+    ip saddr @internal ip daddr != @gateways drop
+  }
+  chain forward {
+    type filter hook forward priority filter; policy accept;
+    ct state established,related accept
+    oifname "DUMMY" meta l4proto tcp reject with tcp reset
+    oifname "DUMMY" reject with icmp type host-unreachable
+    ip saddr @internal ip saddr . ip daddr != @same_network drop
+    ip daddr @subnets ct status dnat accept
+    ip saddr . ip daddr @same_network accept
+    ip daddr @subnets drop
+    ip saddr @subnets accept
+  }
+"#;
+
+fn set(text: &mut String, head: &str, kind: &str, elements: &[String]) {
+    let _ = write!(text, "  {head} {{\n    type {kind};\n");
+    if !elements.is_empty() {
+        let _ = writeln!(text, "    elements = {{ {} }}", elements.join(", "));
+    }
+    text.push_str("  }\n");
+}
+
+/// Chains that spread new connections evenly over endpoints, and the maps that lead to them.
+#[derive(Default)]
+struct Balance {
+    chains: String,
+    vips: Vec<String>,
+    published: Vec<String>,
+    published_at: Vec<String>,
+}
+
+impl Balance {
+    fn of(desired: &Desired) -> Self {
+        let mut balance = Self::default();
+        for (number, service) in desired.services.iter().enumerate() {
+            balance.add_vips(number, service);
+            for (index, port) in service.ports.iter().enumerate() {
+                balance.add_port(&format!("port_{number}_{index}"), service, port);
+            }
+        }
+        balance
+    }
+
+    fn add_vips(&mut self, number: usize, service: &Service) {
+        for (index, (network, vip)) in service.vips.iter().enumerate() {
+            let endpoints = service.endpoints.iter();
+            let targets: Vec<String> = endpoints
+                .filter_map(|endpoint| endpoint.addresses.get(network))
+                .map(Ipv4Addr::to_string)
+                .collect();
+            if targets.is_empty() {
+                continue;
+            }
+            let chain = format!("vip_{number}_{index}");
+            let rule = format!("dnat ip to {}", spread(&targets));
+            let _ = writeln!(self.chains, "  chain {chain} {{\n    {rule}\n  }}");
+            self.vips.push(format!("{vip} : goto {chain}"));
+        }
+    }
+
+    fn add_port(&mut self, chain: &str, service: &Service, port: &PublishedPort) {
+        let addresses = service.targets(port);
+        if addresses.is_empty() || port.published == 0 {
+            return;
+        }
+        let targets: Vec<String> =
+            addresses.iter().map(|address| format!("{address} . {}", port.target)).collect();
+        let protocol = port.protocol;
+        let rule = format!("meta l4proto {protocol} dnat ip to {}", spread(&targets));
+        let entry = format!("{protocol} . {} : goto {chain}", port.published);
+        match port.host_ip {
+            None => self.published.push(entry),
+            Some(IpAddr::V4(ip)) if ip.is_unspecified() => self.published.push(entry),
+            Some(IpAddr::V4(ip)) if ip.is_loopback() => return,
+            Some(IpAddr::V4(ip)) => self.published_at.push(format!("{ip} . {entry}")),
+            // This table is for IPv4; the proxy serves the rest.
+            Some(IpAddr::V6(_)) => return,
+        }
+        let _ = writeln!(self.chains, "  chain {chain} {{\n    {rule}\n  }}");
+    }
+}
+
+/// Each new connection goes to the next target.
+fn spread(targets: &[String]) -> String {
+    let numbered: BTreeMap<usize, &String> = targets.iter().enumerate().collect();
+    let entries: Vec<String> =
+        numbered.into_iter().map(|(number, target)| format!("{number} : {target}")).collect();
+    format!("numgen inc mod {} map {{ {} }}", targets.len(), entries.join(", "))
+}
+
+#[cfg(test)]
+mod tests;
