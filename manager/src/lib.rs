@@ -2,5 +2,14 @@
 //! the control loops on the leader, the agents' sessions, the cluster's certificates and the
 //! control API. It never sees containers, images or interfaces.
 
+mod api;
 pub mod ca;
+mod dispatcher;
+mod leader;
+mod logs;
+mod manager;
 pub mod raft;
+mod random;
+
+pub use api::NodeInfo;
+pub use manager::{Manager, ManagerConfig, ManagerError};

@@ -10,7 +10,7 @@ pub struct Context<'a> {
     /// The time at which the run happens.
     pub now: SystemTime,
     /// Random bits for ids.
-    pub random: &'a mut dyn FnMut() -> u128,
+    pub random: &'a mut (dyn FnMut() -> u128 + Send),
 }
 
 impl Context<'_> {

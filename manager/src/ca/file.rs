@@ -28,7 +28,8 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), CaError> {
     let partial = path.with_extension("partial");
     let write = || {
         let mut options = OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+        let mut file =
+            options.write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&partial, path)?;

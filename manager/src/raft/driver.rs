@@ -277,10 +277,12 @@ impl Driver {
                 path: self.config.dir.clone(),
                 what: format!("entry {}: {what}", entry.index),
             };
-            let set = ChangeSet::decode(&*entry.data).map_err(|error| corrupt(error.to_string()))?;
+            let set =
+                ChangeSet::decode(&*entry.data).map_err(|error| corrupt(error.to_string()))?;
             let changes = set.changes.into_iter().map(TryInto::try_into);
-            let changes: Vec<Change> =
-                changes.collect::<Result<_, _>>().map_err(|error: shoal_core::store::ConvertError| corrupt(error.to_string()))?;
+            let changes: Vec<Change> = changes
+                .collect::<Result<_, _>>()
+                .map_err(|error: shoal_core::store::ConvertError| corrupt(error.to_string()))?;
             let applied = self.store.apply(entry.index, changes);
             let own = set.proposer == self.config.raft_id;
             let reply = own.then(|| self.proposals.remove(&set.proposal)).flatten();

@@ -1,0 +1,354 @@
+//! The control API: checks what it is asked, commits it as one change, and tells what there is.
+
+mod logs;
+mod view;
+mod watch;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use shoal_core::context::Context;
+use shoal_core::deploy::{self, DeployError};
+use shoal_core::lookup::{self, LookupError};
+use shoal_core::store::{Changes, Conflict, Store, Task};
+use shoal_proto::NodeId;
+use shoal_proto::v1::control_server::Control;
+use shoal_proto::v1::{
+    DeployStackRequest, DeployStackResponse, GetInfoRequest, GetInfoResponse, GetServiceRequest,
+    GetServiceResponse, ListNetworksRequest, ListNetworksResponse, ListNodesRequest,
+    ListNodesResponse, ListServicesRequest, ListServicesResponse, ListStacksRequest,
+    ListStacksResponse, ListTasksRequest, ListTasksResponse, LogEntry, LogsRequest,
+    NodeDescription, NodeRole, RemoveServiceRequest, RemoveServiceResponse, RemoveStackRequest,
+    RemoveStackResponse, ScaleServiceRequest, ScaleServiceResponse, TaskState, WatchEvent,
+    WatchRequest,
+};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use crate::logs::LogBroker;
+use crate::raft::{Commit, ProposeError, Raft};
+use crate::random;
+
+/// Tries to commit a change that others keep overtaking.
+const MAX_TRIES: usize = 10;
+
+/// What the node that answers tells of itself.
+#[derive(Debug, Clone, Default)]
+pub struct NodeInfo {
+    /// The agent's version.
+    pub version: String,
+    /// The node's name.
+    pub name: String,
+    /// Its host.
+    pub description: NodeDescription,
+    /// Its data folder.
+    pub data_dir: String,
+    /// Where it listens for other nodes.
+    pub listen_address: String,
+    /// Where other nodes find it.
+    pub advertise_address: String,
+    /// "v2", "v1" or "hybrid".
+    pub cgroups: String,
+    /// The firewall's driver.
+    pub firewall: String,
+}
+
+/// The service; clones share it.
+#[derive(Clone)]
+pub struct Api {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    raft: Raft,
+    broker: Arc<LogBroker>,
+    cluster: String,
+    node: NodeId,
+    info: NodeInfo,
+}
+
+impl Api {
+    pub(crate) fn new(
+        raft: Raft,
+        broker: Arc<LogBroker>,
+        cluster: String,
+        node: NodeId,
+        info: NodeInfo,
+    ) -> Self {
+        Self { shared: Arc::new(Shared { raft, broker, cluster, node, info }) }
+    }
+
+    /// The state with everything committed before the request.
+    async fn store(&self) -> Result<Store, Status> {
+        self.shared.raft.read_barrier().await.map_err(|error| refused(&error))
+    }
+
+    /// Commits what `decide` makes of the newest state; again when someone was faster.
+    async fn change<T>(
+        &self,
+        decide: impl Fn(&Store, &mut Context<'_>, &mut Changes) -> Result<T, Status>,
+    ) -> Result<(T, Store), Status> {
+        let mut store = self.store().await?;
+        for _ in 0..MAX_TRIES {
+            let mut changes = Changes::default();
+            let decided = {
+                let mut random = random::bits;
+                let mut context = Context { now: SystemTime::now(), random: &mut random };
+                decide(&store, &mut context, &mut changes)?
+            };
+            if changes.is_empty() {
+                return Ok((decided, store));
+            }
+            match self.shared.raft.propose(changes.into_vec()).await {
+                Ok(Commit { store, .. }) => return Ok((decided, store)),
+                Err(ProposeError::Conflict(Conflict::Stale { .. })) => {
+                    store = self.shared.raft.store();
+                }
+                Err(error) => return Err(refused(&error)),
+            }
+        }
+        Err(Status::aborted("others change the same objects all the time; try again"))
+    }
+}
+
+fn refused(error: &ProposeError) -> Status {
+    let message = error.to_string();
+    match error {
+        ProposeError::Conflict(Conflict::NameTaken { .. }) => Status::already_exists(message),
+        ProposeError::Conflict(_) => Status::aborted(message),
+        ProposeError::TooLarge { .. } => Status::invalid_argument(message),
+        ProposeError::NotLeader { .. } | ProposeError::Stopped => Status::unavailable(message),
+        ProposeError::Storage(_) => Status::resource_exhausted(message),
+    }
+}
+
+fn not_found(error: LookupError) -> Status {
+    match error {
+        LookupError::Missing { .. } => Status::not_found(error.to_string()),
+        LookupError::Ambiguous { .. } => Status::invalid_argument(error.to_string()),
+    }
+}
+
+fn not_deployed(error: DeployError) -> Status {
+    let message = error.to_string();
+    match error {
+        DeployError::Spec(_) | DeployError::NotReplicated { .. } => {
+            Status::invalid_argument(message)
+        }
+        DeployError::Port { .. } | DeployError::Foreign { .. } => Status::already_exists(message),
+        DeployError::ExternalNetwork { .. } => Status::not_found(message),
+        DeployError::Removing { .. } => Status::failed_precondition(message),
+    }
+}
+
+#[tonic::async_trait]
+impl Control for Api {
+    async fn get_info(
+        &self,
+        _request: Request<GetInfoRequest>,
+    ) -> Result<Response<GetInfoResponse>, Status> {
+        let store = self.store().await?;
+        let Shared { info, raft, .. } = &*self.shared;
+        let managers = store.nodes().filter(|node| node.spec.role() == NodeRole::Manager);
+        let running = store.tasks().filter(|task| task.state() == TaskState::Running);
+        Ok(Response::new(GetInfoResponse {
+            cluster_id: self.shared.cluster.clone(),
+            version: info.version.clone(),
+            node_id: self.shared.node.to_string(),
+            node_name: info.name.clone(),
+            leader_id: self.shared.node.to_string(),
+            raft_index: raft.status().applied,
+            nodes: store.nodes().count() as u64,
+            managers: managers.count() as u64,
+            stacks: store.stacks().count() as u64,
+            services: store.services().count() as u64,
+            tasks_running: running.count() as u64,
+            description: Some(info.description.clone()),
+            data_dir: info.data_dir.clone(),
+            listen_address: info.listen_address.clone(),
+            advertise_address: info.advertise_address.clone(),
+            cgroups: info.cgroups.clone(),
+            firewall: info.firewall.clone(),
+        }))
+    }
+
+    async fn list_nodes(
+        &self,
+        _request: Request<ListNodesRequest>,
+    ) -> Result<Response<ListNodesResponse>, Status> {
+        let store = self.store().await?;
+        let nodes = store.nodes().map(|node| {
+            let mut shown = shoal_proto::v1::Node::from(&**node);
+            shown.leader = node.id == self.shared.node;
+            shown
+        });
+        Ok(Response::new(ListNodesResponse { nodes: nodes.collect() }))
+    }
+
+    async fn deploy_stack(
+        &self,
+        request: Request<DeployStackRequest>,
+    ) -> Result<Response<DeployStackResponse>, Status> {
+        let spec = request.into_inner().spec.unwrap_or_default();
+        let name = spec.name.clone();
+        let (deployed, store) = self
+            .change(|store, context, changes| {
+                deploy::deploy_stack(store, spec.clone(), context, changes).map_err(not_deployed)
+            })
+            .await?;
+        let stack = lookup::stack(&store, &name).map_err(not_found)?;
+        let services = store.stack_services(stack.id).map(|service| (&**service).into());
+        Ok(Response::new(DeployStackResponse {
+            stack: Some((&**stack).into()),
+            services: services.collect(),
+            created: deployed.created,
+            updated: deployed.updated,
+            removed: deployed.removed,
+            warnings: Vec::new(),
+        }))
+    }
+
+    async fn list_stacks(
+        &self,
+        _request: Request<ListStacksRequest>,
+    ) -> Result<Response<ListStacksResponse>, Status> {
+        let store = self.store().await?;
+        let stacks = store.stacks().map(|stack| view::stack_summary(&store, stack)).collect();
+        Ok(Response::new(ListStacksResponse { stacks }))
+    }
+
+    async fn remove_stack(
+        &self,
+        request: Request<RemoveStackRequest>,
+    ) -> Result<Response<RemoveStackResponse>, Status> {
+        let name = request.into_inner().stack;
+        let (response, _) = self
+            .change(|store, context, changes| {
+                let stack = lookup::stack(store, &name).map_err(not_found)?;
+                deploy::remove_stack(stack, context, changes);
+                let services = store.stack_services(stack.id);
+                let networks = store.networks().filter(|network| network.stack == Some(stack.id));
+                Ok(RemoveStackResponse {
+                    services: services.map(|service| service.spec.name.clone()).collect(),
+                    networks: networks.map(|network| network.spec.name.clone()).collect(),
+                })
+            })
+            .await?;
+        Ok(Response::new(response))
+    }
+
+    async fn list_services(
+        &self,
+        request: Request<ListServicesRequest>,
+    ) -> Result<Response<ListServicesResponse>, Status> {
+        let name = request.into_inner().stack;
+        let store = self.store().await?;
+        let stack = match name.as_str() {
+            "" => None,
+            name => Some(lookup::stack(&store, name).map_err(not_found)?.id),
+        };
+        let services = store.services().filter(|service| stack.is_none() || service.stack == stack);
+        let mut services: Vec<_> =
+            services.map(|service| view::service_summary(&store, service)).collect();
+        services.sort_by_key(|summary| {
+            summary.service.as_ref().and_then(|s| s.spec.as_ref()).map(|spec| spec.name.clone())
+        });
+        Ok(Response::new(ListServicesResponse { services }))
+    }
+
+    async fn get_service(
+        &self,
+        request: Request<GetServiceRequest>,
+    ) -> Result<Response<GetServiceResponse>, Status> {
+        let store = self.store().await?;
+        let service = lookup::service(&store, &request.into_inner().service).map_err(not_found)?;
+        Ok(Response::new(GetServiceResponse {
+            service: Some((&**service).into()),
+            counts: Some(view::counts(&store, service)),
+        }))
+    }
+
+    async fn scale_service(
+        &self,
+        request: Request<ScaleServiceRequest>,
+    ) -> Result<Response<ScaleServiceResponse>, Status> {
+        let ScaleServiceRequest { service: name, replicas } = request.into_inner();
+        let (id, store) = self
+            .change(|store, context, changes| {
+                let service = lookup::service(store, &name).map_err(not_found)?;
+                deploy::scale_service(service, replicas, context, changes).map_err(not_deployed)?;
+                Ok(service.id)
+            })
+            .await?;
+        let service = store.service(id).map(|service| (&**service).into());
+        Ok(Response::new(ScaleServiceResponse { service }))
+    }
+
+    async fn remove_service(
+        &self,
+        request: Request<RemoveServiceRequest>,
+    ) -> Result<Response<RemoveServiceResponse>, Status> {
+        let name = request.into_inner().service;
+        let (id, _) = self
+            .change(|store, context, changes| {
+                let service = lookup::service(store, &name).map_err(not_found)?;
+                deploy::remove_service(service, context, changes);
+                Ok(service.id)
+            })
+            .await?;
+        Ok(Response::new(RemoveServiceResponse { id: id.to_string() }))
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<ListTasksRequest>,
+    ) -> Result<Response<ListTasksResponse>, Status> {
+        let request = request.into_inner();
+        let store = self.store().await?;
+        let filter = view::TaskFilter::parse(&store, &request).map_err(not_found)?;
+        let mut tasks: Vec<&Task> =
+            store.tasks().map(|task| &**task).filter(|task| filter.matches(&store, task)).collect();
+        tasks.sort_by(|a, b| {
+            let age = |task: &Task| (task.meta.created_at.seconds, task.meta.created_at.nanos);
+            (&a.service_name, a.slot).cmp(&(&b.service_name, b.slot)).then(age(b).cmp(&age(a)))
+        });
+        let tasks = tasks.into_iter().map(Into::into).collect();
+        Ok(Response::new(ListTasksResponse { tasks }))
+    }
+
+    async fn list_networks(
+        &self,
+        _request: Request<ListNetworksRequest>,
+    ) -> Result<Response<ListNetworksResponse>, Status> {
+        let store = self.store().await?;
+        let networks = store.networks().map(|network| (&**network).into()).collect();
+        Ok(Response::new(ListNetworksResponse { networks }))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchEvent, Status>> + Send>>;
+
+    async fn watch(
+        &self,
+        request: Request<WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        self.store().await?;
+        let stream = watch::stream(self.shared.raft.clone(), request.into_inner());
+        Ok(Response::new(stream.map_err(not_found)?))
+    }
+
+    type LogsStream = Pin<Box<dyn Stream<Item = Result<LogEntry, Status>> + Send>>;
+
+    async fn logs(
+        &self,
+        request: Request<LogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
+        let store = self.store().await?;
+        let request = request.into_inner();
+        let selection = logs::Selection::parse(&store, &request).map_err(not_found)?;
+        let options = request.options.unwrap_or_default();
+        let raft = self.shared.raft.clone();
+        let broker = Arc::clone(&self.shared.broker);
+        Ok(Response::new(logs::stream(raft, broker, selection, options)))
+    }
+}
