@@ -295,3 +295,7 @@ fn failed(path: &[u8], source: io::Error) -> ExtractError {
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+#[cfg(test)]
+#[path = "extract_tests.rs"]
+mod tests;

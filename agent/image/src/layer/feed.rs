@@ -113,10 +113,11 @@ impl FeedReader {
 
 impl BufRead for FeedReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.current.is_empty() && !self.ended {
-            if let Some(next) = self.receive()? {
-                self.current = next;
-            }
+        if self.current.is_empty()
+            && !self.ended
+            && let Some(next) = self.receive()?
+        {
+            self.current = next;
         }
         Ok(&self.current)
     }

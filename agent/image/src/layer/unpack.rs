@@ -229,3 +229,7 @@ impl Read for BlockReader {
         Ok(length)
     }
 }
+
+#[cfg(test)]
+#[path = "unpack_tests.rs"]
+mod tests;

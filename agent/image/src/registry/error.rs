@@ -91,10 +91,9 @@ impl RegistryError {
             if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
                 return Self::tls(host, put_at, tls);
             }
-            if let Some(io) = cause.downcast_ref::<io::Error>() {
-                if io.kind() == io::ErrorKind::ConnectionRefused {
-                    return Self::Refused { host };
-                }
+            let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+            if io == Some(io::ErrorKind::ConnectionRefused) {
+                return Self::Refused { host };
             }
             // hyper-util keeps its kinds to itself; its words are stable.
             let text = cause.to_string();
@@ -140,12 +139,14 @@ impl RegistryError {
         }
     }
 
-    /// Did it fail before a word of HTTP was said over TLS?
-    pub(super) const fn is_handshake(&self) -> bool {
-        matches!(
-            self,
-            Self::UnknownAuthority { .. } | Self::Certificate { .. } | Self::PlainHttp { .. }
-        )
+    /// Could it be that the port talks plain HTTP? Some servers say so, others hang up.
+    pub(super) const fn is_about_tls(&self) -> bool {
+        matches!(self, Self::PlainHttp { .. } | Self::Broken { .. }) || self.is_about_certificate()
+    }
+
+    /// Was there a certificate, and is it at fault?
+    pub(super) const fn is_about_certificate(&self) -> bool {
+        matches!(self, Self::UnknownAuthority { .. } | Self::Certificate { .. })
     }
 }
 

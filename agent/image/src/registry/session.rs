@@ -68,18 +68,23 @@ impl Registries {
             put_at: self.config.ca_place(host),
             authorization: Mutex::new(Authorization::None),
         };
-        let mut handshake = None;
+        let mut over_tls = None;
         for scheme in schemes {
             session.base = format!("{scheme}://{}/v2", address(host));
-            match session.greet(*scheme == "http").await {
+            let is_last = *scheme == schemes[schemes.len() - 1];
+            match session.greet(*scheme == "http", is_last).await {
                 Ok(()) => return Ok(session),
-                Err(error) if error.is_handshake() && schemes.len() > 1 => handshake = Some(error),
-                // Both failed. A certificate that is not trusted says more than the fact that a
-                // TLS port does not talk plain HTTP.
-                Err(error) => return Err(handshake.unwrap_or(error)),
+                Err(error) if !is_last && error.is_about_tls() => over_tls = Some(error),
+                // Both failed. What is wrong with a certificate says more than the fact that a
+                // port for TLS does not talk plain HTTP.
+                Err(error) => {
+                    return Err(over_tls
+                        .filter(RegistryError::is_about_certificate)
+                        .unwrap_or(error));
+                }
             }
         }
-        Err(handshake.unwrap_or(RegistryError::Refused { host: host.to_owned() }))
+        Err(over_tls.unwrap_or(RegistryError::Refused { host: host.to_owned() }))
     }
 
     fn client(
@@ -102,9 +107,12 @@ impl Registries {
 impl Session {
     /// Asks for the API's root, which says whether to authenticate (distribution-spec,
     /// "Determining Support").
-    async fn greet(&self, plain: bool) -> Result<(), RegistryError> {
+    async fn greet(&self, plain: bool, patient: bool) -> Result<(), RegistryError> {
         let url = format!("{}/", self.base);
-        let response = self.patiently(|| self.client.get(&url)).await?;
+        let response = match patient {
+            true => self.patiently(|| self.client.get(&url)).await?,
+            false => self.client.get(&url).send().await.map_err(|error| self.transport(&error))?,
+        };
         match response.status() {
             StatusCode::UNAUTHORIZED => {
                 let challenge = self.challenge(&response)?;
