@@ -1,7 +1,7 @@
 //! A layer's way into the store, wherever its bytes come from.
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::PermissionsExt;
 
 use tokio::sync::mpsc;
 
@@ -37,7 +37,11 @@ pub(crate) fn receive(
 ) -> Result<Received, IntakeError> {
     let (files, blob) = (content.staging()?, content.staging()?);
     let (root, file) = (files.path().join("fs"), blob.path().join("blob"));
-    DirBuilder::new().mode(0o755).create(&root).map_err(|e| ImageError::io("create", &root, e))?;
+    // Whatever this process's umask is: an archive may leave the root out.
+    DirBuilder::new()
+        .create(&root)
+        .and_then(|()| fs::set_permissions(&root, fs::Permissions::from_mode(0o755)))
+        .map_err(|error| ImageError::io("create", &root, error))?;
     let compressed = File::create_new(&file).map_err(|e| ImageError::io("create", &file, e))?;
     let layer = unpack(source, compressed, &root, expected).map_err(|error| {
         match error.local().is_some_and(is_full) {

@@ -9,6 +9,7 @@ mod decode;
 mod directories;
 mod extract;
 mod feed;
+mod header;
 mod path;
 mod pax;
 mod sparse;

@@ -92,7 +92,7 @@ async fn pull(
     let documents = plan.documents.iter().map(|(digest, _)| digest);
     let blobs = plan.manifest.layers.iter().map(|layer| &layer.digest);
     let own: Vec<Digest> = documents.chain(blobs).chain([&id]).cloned().collect();
-    let _blobs = Lease::new(&store, own.clone());
+    let blob_lease = Lease::new(&store, own.clone());
     let config = fetch_config(&store, &session, &plan.manifest).await?;
     let broken = |what, source| ImageError::Manifest { image: name.clone(), what, source };
     let (config_read, diff_ids) =
@@ -106,7 +106,7 @@ async fn pull(
         let (wanted, available) = (platform, vec![own_platform]);
         return Err(ImageError::NoPlatform { image: name, wanted, available });
     }
-    let _layers = Lease::new(&store, diff_ids.clone());
+    let layer_lease = Lease::new(&store, diff_ids.clone());
 
     let rows: Vec<Row> =
         plan.manifest.layers.iter().map(|l| Row::new(l.digest.clone(), l.size)).collect();
@@ -138,19 +138,24 @@ async fn pull(
     let new = id.clone();
     store
         .blocking(&name, move |store| {
+            let mut changed = !store.catalog.current().images.contains_key(&new);
             for (digest, bytes) in &documents {
                 if !store.content.has_blob(digest) {
                     store.content.write_blob(digest, bytes)?;
+                    changed = true;
                 }
             }
             // What the index names must be on the disk before it.
-            if !store.catalog.current().images.contains_key(&new) {
+            if changed {
                 store.content.sync()?;
             }
             store.catalog.update(|index| {
                 index.insert(new, record, &names);
                 Ok(())
-            })
+            })?;
+            // Held by this thread, which goes on even if nobody waits for the pull any more.
+            drop((blob_lease, layer_lease));
+            Ok(())
         })
         .await?;
     tracing::info!(image = name, id = %id, "image pulled");

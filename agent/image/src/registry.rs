@@ -8,7 +8,10 @@ mod auth;
 mod backoff;
 mod blob;
 mod config;
+mod documents;
 mod error;
+mod login;
+mod registries;
 mod session;
 mod tls;
 
@@ -16,4 +19,5 @@ pub use config::{Credentials, HostConfig, RegistryConfig};
 pub use error::RegistryError;
 
 pub(crate) use backoff::Backoff;
-pub(crate) use session::{Registries, Session};
+pub(crate) use registries::Registries;
+pub(crate) use session::Session;

@@ -7,6 +7,7 @@
 use std::io::{self, BufRead};
 use std::sync::Arc;
 
+use super::header::{self, lossy, number, positive};
 use super::pax::Extended;
 use super::sparse::{self, Segment};
 
@@ -281,16 +282,7 @@ impl<R: BufRead> Archive<R> {
         if bytes.iter().all(|b| *b == 0) {
             return Ok(None);
         }
-        let sum = |signed: bool| -> i64 {
-            let value = |b: u8| if signed { i64::from(b as i8) } else { i64::from(b) };
-            let blank = 8 * i64::from(b' ');
-            blank + bytes[..148].iter().chain(&bytes[156..]).map(|b| value(*b)).sum::<i64>()
-        };
-        let checksum = number(&header.as_old().cksum);
-        if checksum != Some(sum(false)) && checksum != Some(sum(true)) {
-            return Err(TarError::Checksum);
-        }
-        Ok(Some(header))
+        if header::has_checksum(&header) { Ok(Some(header)) } else { Err(TarError::Checksum) }
     }
 
     /// The data of an extended header or a long name.
@@ -335,30 +327,4 @@ fn until_zero(mut bytes: Vec<u8>) -> Vec<u8> {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     bytes.truncate(end);
     bytes
-}
-
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Octal digits, or a big-endian binary number when the first bit is set; blank means zero.
-fn number(field: &[u8]) -> Option<i64> {
-    if field[0] & 0x80 != 0 {
-        let negative = field[0] & 0x40 != 0;
-        let first = i128::from(field[0] & 0x3f) - if negative { 0x40 } else { 0 };
-        // Twelve bytes at most: no overflow.
-        let value = field[1..].iter().fold(first, |value, b| value * 256 + i128::from(*b));
-        return i64::try_from(value).ok();
-    }
-    let digits = field.split(|b| matches!(b, 0 | b' ')).find(|part| !part.is_empty());
-    match std::str::from_utf8(digits.unwrap_or(b"0")) {
-        Ok(digits) if !digits.starts_with(['+', '-']) => i64::from_str_radix(digits, 8).ok(),
-        _ => None,
-    }
-}
-
-fn positive(header: &tar::Header, name: &'static str, field: &[u8]) -> Result<u64, TarError> {
-    number(field)
-        .and_then(|value| u64::try_from(value).ok())
-        .ok_or_else(|| TarError::Number { path: lossy(&header.path_bytes()), field: name })
 }

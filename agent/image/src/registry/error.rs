@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::tls;
 use crate::digest::Digest;
 use crate::reference::Reference;
 
@@ -29,6 +30,10 @@ pub enum RegistryError {
         "the name of registry {host} can't be resolved: {reason}; check the name and this host's DNS"
     )]
     Name { host: String, reason: String },
+    #[error(
+        "registry {host} can't be reached: {reason}; check the address and this host's network"
+    )]
+    Unreachable { host: String, reason: String },
     #[error(
         "registry {host} does not answer within {seconds} s; check the network and firewalls between"
     )]
@@ -80,20 +85,19 @@ fn place(put_at: &Option<PathBuf>) -> String {
 
 impl RegistryError {
     /// Sorts what the HTTP client met.
-    pub(super) fn transport(
-        host: &str,
-        put_at: Option<PathBuf>,
-        seconds: u64,
-        error: &reqwest::Error,
-    ) -> Self {
+    pub(super) fn transport(host: &str, put_at: Option<PathBuf>, error: &reqwest::Error) -> Self {
         let host = host.to_owned();
         for cause in causes(error) {
             if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
                 return Self::tls(host, put_at, tls);
             }
             let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
-            if io == Some(io::ErrorKind::ConnectionRefused) {
-                return Self::Refused { host };
+            match io {
+                Some(io::ErrorKind::ConnectionRefused) => return Self::Refused { host },
+                Some(io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable) => {
+                    return Self::Unreachable { host, reason: reason(cause) };
+                }
+                _ => {}
             }
             // hyper-util keeps its kinds to itself; its words are stable.
             let text = cause.to_string();
@@ -102,10 +106,10 @@ impl RegistryError {
             }
         }
         if error.is_timeout() {
-            return Self::Timeout { host, seconds };
+            let limit = if error.is_connect() { tls::CONNECT } else { tls::SILENCE };
+            return Self::Timeout { host, seconds: limit.as_secs() };
         }
-        let last = causes(error).last().map_or_else(|| error.to_string(), ToString::to_string);
-        Self::Broken { host, reason: last }
+        Self::Broken { host, reason: causes(error).last().map(reason).unwrap_or_default() }
     }
 
     fn tls(host: String, put_at: Option<PathBuf>, error: &rustls::Error) -> Self {
@@ -125,10 +129,19 @@ impl RegistryError {
     /// Could the next attempt go better?
     pub(crate) const fn is_transient(&self) -> bool {
         match self {
-            Self::Timeout { .. } | Self::Broken { .. } | Self::Refused { .. } => true,
-            Self::Status { status, .. } => matches!(status, 408 | 429 | 500 | 502..=504),
+            Self::Timeout { .. }
+            | Self::Broken { .. }
+            | Self::Refused { .. }
+            | Self::Unreachable { .. } => true,
+            Self::Status { status, .. } => is_bad_moment(*status),
             _ => false,
         }
+    }
+
+    /// Was no connection made at all? For a first request that is an answer; within a transfer it
+    /// is a bad moment.
+    pub(super) const fn is_absence(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Unreachable { .. })
     }
 
     /// How long the registry asked to be left alone.
@@ -148,6 +161,17 @@ impl RegistryError {
     pub(super) const fn is_about_certificate(&self) -> bool {
         matches!(self, Self::UnknownAuthority { .. } | Self::Certificate { .. })
     }
+}
+
+/// Statuses that say nothing about the request itself.
+pub(super) const fn is_bad_moment(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500 | 502..=504)
+}
+
+/// An error's words without the number that follows the operating system's.
+fn reason(error: &(dyn Error + 'static)) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 /// An error and its causes, outermost first. An `io::Error` hides the error that it wraps from

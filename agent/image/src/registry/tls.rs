@@ -11,7 +11,7 @@ use rustls_pki_types::pem::PemObject;
 use super::RegistryError;
 
 /// The longest wait for a connection.
-const CONNECT: Duration = Duration::from_secs(15);
+pub(super) const CONNECT: Duration = Duration::from_secs(15);
 /// The longest silence on a connection.
 pub(super) const SILENCE: Duration = Duration::from_secs(60);
 const REDIRECTS: usize = 10;

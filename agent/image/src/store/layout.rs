@@ -1,7 +1,7 @@
 //! Where things are in a store's folder.
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
@@ -35,12 +35,11 @@ impl Layout {
             builder.create(&folder).map_err(|e| ImageError::io("create", &folder, e))?;
         }
         let empty = self.empty();
-        match fs::DirBuilder::new().mode(0o755).create(&empty) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                Err(ImageError::io("create", &empty, error))
-            }
-            _ => Ok(()),
-        }
+        fs::DirBuilder::new()
+            .recursive(true)
+            .create(&empty)
+            .and_then(|()| fs::set_permissions(&empty, fs::Permissions::from_mode(0o755)))
+            .map_err(|error| ImageError::io("create", &empty, error))
     }
 
     pub(crate) fn root(&self) -> &Path {

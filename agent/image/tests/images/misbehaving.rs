@@ -129,6 +129,22 @@ async fn a_transfer_that_never_gets_on_is_given_up() {
 }
 
 #[tokio::test]
+async fn documents_that_break_off_are_fetched_again() {
+    if no_root() {
+        return;
+    }
+    let (server, store) = (Server::start().await, Store::new().await);
+    let (built, _) = app(&server);
+    let config = format!("app/blobs/{}", built.id());
+    for path in ["app/manifests/1", &config] {
+        server.fault(path, Fault::Break(20));
+        server.fault(path, Fault::Status(429));
+    }
+    assert_eq!(store.pull(&server.name("app:1")).await.unwrap().id, built.id());
+    assert_eq!((server.asked("app/manifests/1"), server.asked(&config)), (3, 3));
+}
+
+#[tokio::test]
 async fn answers_that_are_no_image_say_what_they_are() {
     if no_root() {
         return;

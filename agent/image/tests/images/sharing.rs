@@ -88,9 +88,16 @@ async fn a_pull_given_up_by_all_leaves_nothing_and_by_one_goes_on() {
 
     let first = pull();
     crate::wait(|| server.asked(&blob) == 2, || "no second attempt".to_owned()).await;
-    let second = pull();
-    tokio::task::yield_now().await;
-    crate::wait(other_layer, || "the layer that is not held does not come".to_owned()).await;
+    let (joined, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let second = tokio::spawn({
+        let (store, name) = (Arc::clone(&store), crate::reference(&server.name("app:1")));
+        async move {
+            let tell = move |event| drop(joined.send(event));
+            store.store.pull(&name, &crate::amd64(), tell).await
+        }
+    });
+    // It hears of the first one's work: it has joined it.
+    assert!(heard.recv().await.is_some());
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     server.release();
