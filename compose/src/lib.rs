@@ -1,1 +1,74 @@
-//! placeholder
+//! Compose files: from text to the spec of a stack. Pure: texts, the environment and the folder
+//! come in as arguments.
+//!
+//! Text becomes a tree of nodes that know their place ([`yaml`]), variables are replaced in it
+//! ([`interpolate`]), then each part is read by what the compose specification says of it. A key
+//! that Shoal does not understand is an error, never passed over.
+
+mod diagnostic;
+pub mod dotenv;
+mod interpolate;
+mod keys;
+mod name;
+mod section;
+mod service;
+mod stack;
+mod words;
+mod yaml;
+
+use std::collections::BTreeMap;
+
+use shoal_proto::v1::StackSpec;
+
+pub use diagnostic::{Diagnostic, Errors};
+pub use name::normalize_project_name;
+
+use diagnostic::Log;
+
+/// A file's name, for messages, and its content.
+#[derive(Debug, Clone)]
+pub struct SourceFile {
+    /// As the user gave it.
+    pub path: String,
+    /// All of it.
+    pub text: String,
+}
+
+/// What a file means depends on.
+#[derive(Debug, Clone)]
+pub struct LoadOptions<'a> {
+    /// The name that the user asked for; goes before the file's own.
+    pub project_name: Option<&'a str>,
+    /// The folder's name, used when nothing else names the project; it is normalized.
+    pub default_name: &'a str,
+    /// Absolute; relative paths in the file are from here.
+    pub working_dir: &'a str,
+    /// For `${…}` and for variables that are passed through.
+    pub environment: &'a BTreeMap<String, String>,
+}
+
+/// A file that was understood.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What it asks for.
+    pub spec: StackSpec,
+    /// What the user should know although it is no error.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads a compose file.
+///
+/// # Errors
+/// Everything that is wrong with it, each with its place.
+pub fn load(file: &SourceFile, options: &LoadOptions<'_>) -> Result<Loaded, Errors> {
+    let mut log = Log::new(file);
+    let spec = yaml::parse(&file.text, &mut log).and_then(|mut root| {
+        interpolate::interpolate(&mut root, options.environment, &mut log);
+        stack::read(&root, options, &mut log)
+    });
+    match (log.finish(), spec) {
+        (Ok(warnings), Some(spec)) => Ok(Loaded { spec, warnings }),
+        (Err(errors), _) => Err(errors),
+        (Ok(_), None) => Err(Errors::empty_file(file)),
+    }
+}

@@ -1,0 +1,153 @@
+//! What an agent is told: flags, and a file for what the flags leave open.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clap::Parser;
+use serde::Deserialize;
+
+/// Read when it is there and no other file is named.
+const DEFAULT_FILE: &str = "/etc/shoal/agent.toml";
+/// Where the state of the usual agent is.
+const DEFAULT_DATA_DIR: &str = "/var/lib/shoal";
+const DEFAULT_RUN_DIR: &str = "/run/shoal";
+const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 2377);
+const CERTS_DIR: &str = "/etc/shoal/certs.d";
+
+/// The daemon of a Shoal node. Without flags it is a complete cluster of one node.
+///
+/// It must run as root. Talk to it with `ctl`, through the socket in its run folder. When it is
+/// stopped, containers go on; when it is started again, it takes them over.
+#[derive(Debug, Parser)]
+#[command(name = "agent", version, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// Folder for what must survive a reboot: cluster state, images, volumes, logs
+    /// [default: /var/lib/shoal]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// Folder for what must not: sockets and the state of running containers; shoal.sock is in it
+    /// [default: /run/shoal]
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+
+    /// Name of this node in the cluster [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// Address and port to listen on for other nodes [default: 0.0.0.0:2377, or a free port when
+    /// another agent of this machine has that one]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+
+    /// Address that other nodes reach this one at [default: the one that packets leave from]
+    #[arg(long, value_name = "ADDR[:PORT]")]
+    advertise: Option<String>,
+
+    /// Group whose members may use the socket, besides root [default: shoal, where it exists]
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+
+    /// What to log: error, warn, info, debug, trace, or a filter such as info,shoal_network=debug
+    /// [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+
+    /// File of settings, in TOML, with the flags' names as keys; flags go before it
+    /// [default: /etc/shoal/agent.toml, where it exists]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct File {
+    data_dir: Option<PathBuf>,
+    run_dir: Option<PathBuf>,
+    name: Option<String>,
+    listen: Option<SocketAddr>,
+    advertise: Option<String>,
+    group: Option<String>,
+    log: Option<String>,
+    certs_dir: Option<PathBuf>,
+    #[serde(default)]
+    registries: BTreeMap<String, Registry>,
+}
+
+/// How one registry is reached.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Registry {
+    /// A file of PEM certificates to trust for it.
+    pub(crate) ca: Option<PathBuf>,
+    /// Plain HTTP.
+    #[serde(default)]
+    pub(crate) http: bool,
+}
+
+/// All settings, with the defaults filled in.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) name: Option<String>,
+    pub(crate) listen: SocketAddr,
+    /// Another port will do.
+    pub(crate) listen_is_default: bool,
+    pub(crate) advertise: Option<String>,
+    pub(crate) group: Option<String>,
+    pub(crate) log: String,
+    pub(crate) certs_dir: PathBuf,
+    pub(crate) registries: BTreeMap<String, Registry>,
+}
+
+impl Arguments {
+    pub(crate) fn resolve(self) -> anyhow::Result<Config> {
+        let file = match &self.config {
+            Some(path) => read(path)?,
+            None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
+            None => File::default(),
+        };
+        let listen = self.listen.or(file.listen);
+        let data_dir = self.data_dir.or(file.data_dir);
+        let run_dir = self.run_dir.or(file.run_dir);
+        Ok(Config {
+            data_dir: absolute(data_dir.unwrap_or_else(|| DEFAULT_DATA_DIR.into()))?,
+            run_dir: absolute(run_dir.unwrap_or_else(|| DEFAULT_RUN_DIR.into()))?,
+            name: self.name.or(file.name),
+            listen: listen.unwrap_or(DEFAULT_LISTEN),
+            listen_is_default: listen.is_none(),
+            advertise: self.advertise.or(file.advertise),
+            group: self.group.or(file.group),
+            log: self.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
+            certs_dir: file.certs_dir.unwrap_or_else(|| CERTS_DIR.into()),
+            registries: file.registries,
+        })
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<File> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("can't read the settings {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("the settings {} are wrong", path.display()))
+}
+
+fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
+    std::path::absolute(&path).with_context(|| format!("no such folder: {}", path.display()))
+}
+
+impl Config {
+    /// Tells this agent's traces on the host from another one's: empty for the usual one.
+    pub(crate) fn instance(&self) -> String {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        if self.data_dir == Path::new(DEFAULT_DATA_DIR) {
+            return String::new();
+        }
+        let mut hasher = DefaultHasher::new();
+        self.data_dir.hash(&mut hasher);
+        format!("{:016x}", hasher.finish())[..6].to_owned()
+    }
+}

@@ -1,0 +1,65 @@
+//! What a node works with, shared by all its tasks.
+
+mod reports;
+mod status;
+mod volume;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use shoal_image::ImageStore;
+use shoal_network::Engine;
+use shoal_proto::NodeId;
+use shoal_runtime::Runtime;
+
+pub(crate) use reports::Reports;
+pub(crate) use status::StatusStore;
+pub(crate) use volume::Volumes;
+
+/// A handle; clones share it.
+#[derive(Clone)]
+pub(crate) struct Node {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) id: NodeId,
+    pub(crate) name: String,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
+    pub(crate) runtime: Runtime,
+    pub(crate) images: ImageStore,
+    pub(crate) network: Engine,
+    pub(crate) volumes: Volumes,
+    pub(crate) reports: Reports,
+    pub(crate) statuses: StatusStore,
+}
+
+impl Node {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The folder of a task's log.
+    pub(crate) fn log_dir(&self, task: &str) -> PathBuf {
+        self.data_dir.join("logs").join(task)
+    }
+
+    /// A task's log.
+    pub(crate) fn log_path(&self, task: &str) -> PathBuf {
+        self.log_dir(task).join("log")
+    }
+
+    /// Files made for a task: hosts, resolv.conf.
+    pub(crate) fn files_dir(&self, task: &str) -> PathBuf {
+        self.run_dir.join("files").join(task)
+    }
+}
+
+impl std::ops::Deref for Node {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}

@@ -1,0 +1,111 @@
+//! The tasks of this node. Each has a worker that takes it through its states and ends with it;
+//! here is who they are and what they are told.
+
+mod assigned;
+mod cleanup;
+mod container;
+mod files;
+mod health;
+mod worker;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shoal_proto::v1::{Assignments, Task, TaskState};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub(crate) use assigned::Assigned;
+pub(crate) use cleanup::collect_garbage;
+
+use crate::node::Node;
+
+/// All workers.
+pub(crate) struct Tasks {
+    node: Node,
+    assigned: Assigned,
+    workers: BTreeMap<String, Worker>,
+}
+
+struct Worker {
+    desired: watch::Sender<TaskState>,
+    handle: JoinHandle<()>,
+}
+
+impl Tasks {
+    pub(crate) fn new(node: Node) -> Self {
+        Self { node, assigned: Assigned::default(), workers: BTreeMap::new() }
+    }
+
+    /// Goes on with what an agent before this one was assigned.
+    pub(crate) async fn resume(&mut self) {
+        let kept = self.node.statuses.assignments();
+        if !kept.changes.is_empty() {
+            self.apply(kept).await;
+        }
+    }
+
+    /// Brings the node to what a manager has assigned: the network first, so that no task starts
+    /// without its rules and no endpoint stops before others have been told.
+    pub(crate) async fn apply(&mut self, assignments: Assignments) {
+        self.assigned.take(assignments);
+        let desired = self.assigned.network(&self.node.id.to_string());
+        match self.node.network.apply(&desired).await {
+            Ok(report) => {
+                for error in report.ports {
+                    tracing::warn!(%error, "a published port");
+                }
+            }
+            Err(error) => tracing::error!(%error, "the network is not as it should be"),
+        }
+        let gone: Vec<String> = self
+            .workers
+            .keys()
+            .filter(|id| !self.assigned.tasks().contains_key(*id))
+            .cloned()
+            .collect();
+        for id in gone {
+            self.forget(&id);
+        }
+        for (id, task) in self.assigned.tasks() {
+            match self.workers.get(id) {
+                Some(worker) => drop(worker.desired.send_replace(task.desired_state())),
+                None => {
+                    let worker = start(self.node.clone(), task.clone(), self.assigned.clone());
+                    self.workers.insert(id.clone(), worker);
+                }
+            }
+        }
+        if let Err(error) = self.node.statuses.save_assignments(&self.assigned.to_message()) {
+            tracing::warn!(%error, "can't keep the assignments on disk");
+        }
+    }
+
+    /// The manager has forgotten the task: stop it if it still runs, then forget it here too.
+    fn forget(&mut self, id: &str) {
+        let Some(worker) = self.workers.remove(id) else { return };
+        worker.desired.send_replace(TaskState::Remove);
+        let node = self.node.clone();
+        let id = id.to_owned();
+        tokio::spawn(async move {
+            // A worker that panicked has ended as well.
+            let _ = worker.handle.await;
+            cleanup::forget(&node, &id).await;
+        });
+    }
+
+    /// Whether any container may still run.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.workers.values().all(|worker| worker.handle.is_finished())
+    }
+
+    /// Tasks that are known to the manager.
+    pub(crate) fn ids(&self) -> BTreeSet<String> {
+        self.workers.keys().cloned().collect()
+    }
+}
+
+fn start(node: Node, task: Task, assigned: Assigned) -> Worker {
+    let (desired, receiver) = watch::channel(task.desired_state());
+    let handle = tokio::spawn(worker::run(node, task, assigned.networks().clone(), receiver));
+    Worker { desired, handle }
+}

@@ -1,0 +1,156 @@
+//! The node's assignments, and the network that they ask for.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use shoal_network as net;
+use shoal_proto::v1::assignment_change::Change;
+use shoal_proto::v1::{
+    AssignmentChange, Assignments, Network, PortProtocol, PortSpec, PublishMode, ServiceEndpoints,
+    Task,
+};
+
+/// Everything that the managers have told this node.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Assigned {
+    tasks: BTreeMap<String, Task>,
+    networks: BTreeMap<String, Network>,
+    endpoints: BTreeMap<String, ServiceEndpoints>,
+}
+
+impl Assigned {
+    pub(crate) fn tasks(&self) -> &BTreeMap<String, Task> {
+        &self.tasks
+    }
+
+    pub(crate) fn networks(&self) -> &BTreeMap<String, Network> {
+        &self.networks
+    }
+
+    pub(crate) fn take(&mut self, assignments: Assignments) {
+        if assignments.full {
+            *self = Self::default();
+        }
+        for change in assignments.changes.into_iter().filter_map(|change| change.change) {
+            match change {
+                Change::Task(task) => drop(self.tasks.insert(task.id.clone(), task)),
+                Change::Network(network) => {
+                    drop(self.networks.insert(network.id.clone(), network));
+                }
+                Change::Endpoints(endpoints) => {
+                    drop(self.endpoints.insert(endpoints.service_id.clone(), endpoints));
+                }
+                Change::RemoveTask(id) => drop(self.tasks.remove(&id)),
+                Change::RemoveNetwork(id) => drop(self.networks.remove(&id)),
+                Change::RemoveEndpoints(id) => drop(self.endpoints.remove(&id)),
+            }
+        }
+    }
+
+    /// As one full message.
+    pub(crate) fn to_message(&self) -> Assignments {
+        let networks = self.networks.values().cloned().map(Change::Network);
+        let endpoints = self.endpoints.values().cloned().map(Change::Endpoints);
+        let tasks = self.tasks.values().cloned().map(Change::Task);
+        let changes = networks.chain(endpoints).chain(tasks);
+        let changes = changes.map(|change| AssignmentChange { change: Some(change) }).collect();
+        Assignments { full: true, sequence: 0, changes }
+    }
+
+    /// What the network should be for it.
+    pub(crate) fn network(&self, own: &str) -> net::Desired {
+        let live = self.tasks.values().filter(|task| {
+            !task.status.as_ref().is_some_and(|status| status.state().is_terminal())
+        });
+        net::Desired {
+            networks: self.networks.values().filter_map(network).collect(),
+            services: self.endpoints.values().map(|service| self.service(service, own)).collect(),
+            containers: live.map(container).collect(),
+        }
+    }
+
+    fn service(&self, service: &ServiceEndpoints, own: &str) -> net::Service {
+        let known = |id: &String| self.networks.contains_key(id);
+        let vips = service.vips.iter().filter(|vip| known(&vip.network_id));
+        let attached = service.networks.iter().filter(|attached| known(&attached.network_id));
+        let endpoints = service.endpoints.iter().map(|endpoint| net::Endpoint {
+            task: endpoint.task_id.clone(),
+            slot: endpoint.slot,
+            local: endpoint.node_id == own,
+            addresses: endpoint
+                .networks
+                .iter()
+                .filter_map(|held| Some((held.network_id.clone(), address(&held.address)?)))
+                .collect(),
+        });
+        net::Service {
+            id: service.service_id.clone(),
+            name: service.name.clone(),
+            short_name: service.short_name.clone(),
+            vips: vips
+                .filter_map(|vip| Some((vip.network_id.clone(), vip.address.parse().ok()?)))
+                .collect(),
+            aliases: attached
+                .map(|attached| (attached.network_id.clone(), attached.aliases.clone()))
+                .collect(),
+            ports: service.ports.iter().filter_map(port).collect(),
+            endpoints: endpoints.collect(),
+        }
+    }
+}
+
+/// The address in `10.1.2.3/24`.
+fn address(text: &str) -> Option<Ipv4Addr> {
+    text.parse::<Ipv4Net>().ok().map(|net| net.addr())
+}
+
+/// None for one that has no addresses yet.
+pub(crate) fn network(network: &Network) -> Option<net::Network> {
+    let spec = network.spec.clone().unwrap_or_default();
+    Some(net::Network {
+        id: network.id.clone(),
+        name: spec.name,
+        subnet: network.subnet.parse().ok()?,
+        gateway: network.gateway.parse().ok()?,
+        internal: spec.internal,
+    })
+}
+
+pub(crate) fn port(port: &PortSpec) -> Option<net::PublishedPort> {
+    Some(net::PublishedPort {
+        protocol: match port.protocol() {
+            PortProtocol::Tcp => net::Protocol::Tcp,
+            PortProtocol::Udp => net::Protocol::Udp,
+            PortProtocol::Sctp => net::Protocol::Sctp,
+        },
+        target: port.target_port.try_into().ok()?,
+        published: port.published_port.try_into().ok()?,
+        host_ip: port.host_ip.parse().ok(),
+        mode: match port.mode() {
+            PublishMode::Ingress => net::PortMode::Ingress,
+            PublishMode::Host => net::PortMode::Host,
+        },
+    })
+}
+
+fn container(task: &Task) -> net::Container {
+    let name = format!("{}.{}", task.service_name, task.slot);
+    let attachments = task.networks.iter().filter_map(|held| {
+        Some(net::Attachment { network: held.network_id.clone(), address: address(&held.address)? })
+    });
+    net::Container {
+        id: task.id.clone(),
+        names: vec![name.clone(), format!("{name}.{}", task.id), hostname(task)],
+        attachments: attachments.collect(),
+    }
+}
+
+/// The host name that a task's container has: its own, or the beginning of its id as in Docker.
+pub(crate) fn hostname(task: &Task) -> String {
+    let container = task.spec.as_ref().and_then(|spec| spec.container.as_ref());
+    match container.map(|container| container.hostname.as_str()) {
+        Some(hostname) if !hostname.is_empty() => hostname.to_owned(),
+        _ => task.id.chars().take(12).collect(),
+    }
+}

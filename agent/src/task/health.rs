@@ -1,0 +1,130 @@
+//! Health checks, as Docker runs them: a command in the container at an interval; so many failures
+//! in a row make it unhealthy; failures in the start period don't count.
+
+use std::time::Duration;
+
+use shoal_proto::time::std_duration;
+use shoal_proto::v1::ContainerSpec;
+use shoal_runtime::ExecRequest;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::node::Node;
+
+const INTERVAL: Duration = Duration::from_secs(30);
+const START_INTERVAL: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(30);
+const RETRIES: u32 = 3;
+/// Docker keeps as much of a check's output.
+const MAX_OUTPUT: usize = 4096;
+
+/// What to run and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Check {
+    args: Vec<String>,
+    interval: Duration,
+    timeout: Duration,
+    start_period: Duration,
+    start_interval: Duration,
+    retries: u32,
+}
+
+/// A change of mind.
+pub(super) enum Verdict {
+    Healthy,
+    /// With the last check's output.
+    Unhealthy(String),
+}
+
+impl Check {
+    /// None when the service has no check.
+    pub(super) fn of(spec: &ContainerSpec) -> Option<Self> {
+        let check = spec.healthcheck.as_ref()?;
+        let args = match &check.test[..] {
+            [kind, args @ ..] if kind == "CMD" && !args.is_empty() => args.to_vec(),
+            [kind, line] if kind == "CMD-SHELL" => {
+                vec!["/bin/sh".to_owned(), "-c".to_owned(), line.clone()]
+            }
+            _ => return None,
+        };
+        let or = |duration: &Option<shoal_proto::ProtoDuration>, default| {
+            duration.as_ref().map(std_duration).filter(|set| !set.is_zero()).unwrap_or(default)
+        };
+        Some(Self {
+            args,
+            interval: or(&check.interval, INTERVAL),
+            timeout: or(&check.timeout, TIMEOUT),
+            start_period: or(&check.start_period, Duration::ZERO),
+            start_interval: or(&check.start_interval, START_INTERVAL),
+            retries: if check.retries == 0 { RETRIES } else { check.retries },
+        })
+    }
+
+    fn pause(&self, started: Instant, was_healthy: bool) -> Duration {
+        let starting = !was_healthy && started.elapsed() < self.start_period;
+        if starting { self.start_interval.min(self.interval) } else { self.interval }
+    }
+}
+
+/// Checks until the container is unhealthy, or nobody listens any more. The first check comes at
+/// once: a service that is up early is in use early.
+pub(super) async fn run(node: Node, id: String, check: Check, verdicts: mpsc::Sender<Verdict>) {
+    let started = Instant::now();
+    let mut was_healthy = false;
+    let mut failures = 0;
+    let mut early = EARLY;
+    loop {
+        match probe(&node, &id, &check).await {
+            Ok(()) => {
+                failures = 0;
+                if !was_healthy && verdicts.send(Verdict::Healthy).await.is_err() {
+                    return;
+                }
+                was_healthy = true;
+            }
+            Err(output) => {
+                let in_start_period = !was_healthy && started.elapsed() < check.start_period;
+                // A program needs a moment to open its port: that is no failure of its.
+                let warming_up = !was_healthy && early < check.interval;
+                failures += u32::from(!in_start_period && !warming_up);
+                if failures >= check.retries {
+                    // The listener's end is the container's: no matter.
+                    let _ = verdicts.send(Verdict::Unhealthy(output)).await;
+                    return;
+                }
+            }
+        }
+        let pause = check.pause(started, was_healthy);
+        if !was_healthy && early < pause {
+            tokio::time::sleep(early).await;
+            early *= 2;
+        } else {
+            early = pause;
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// Between the first checks of a container that is not healthy yet; doubles up to the interval.
+const EARLY: Duration = Duration::from_millis(100);
+
+async fn probe(node: &Node, id: &str, check: &Check) -> Result<(), String> {
+    let request = ExecRequest {
+        args: check.args.clone(),
+        timeout_ms: check.timeout.as_millis().try_into().unwrap_or(u64::MAX),
+        max_output: MAX_OUTPUT,
+        ..ExecRequest::default()
+    };
+    let (runtime, id) = (node.runtime.clone(), id.to_owned());
+    let result = tokio::task::spawn_blocking(move || runtime.exec(&id, &request)).await;
+    match result {
+        Ok(Ok(result)) if result.timed_out => Err(format!("no answer within {:?}", check.timeout)),
+        Ok(Ok(result)) if result.exit_code == 0 => Ok(()),
+        Ok(Ok(result)) => {
+            let output = String::from_utf8_lossy(&result.output).trim().to_owned();
+            Err(format!("exit code {}: {output}", result.exit_code))
+        }
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,189 @@
+//! Reads mappings key by key: each key is taken once, and what is left over is an error.
+
+use crate::diagnostic::{Log, Place};
+use crate::yaml::{Key, Node, Value};
+
+/// A mapping that is being read.
+pub(crate) struct Section<'a> {
+    path: String,
+    place: Place,
+    entries: Vec<(&'a Key, &'a Node)>,
+}
+
+impl<'a> Section<'a> {
+    /// None, with an error, when the node is no mapping. Nothing at all is an empty one.
+    pub(crate) fn of(path: &str, node: &'a Node, log: &mut Log<'_>) -> Option<Self> {
+        let entries = match &node.value {
+            Value::Map(entries) => entries.iter().map(|(key, value)| (key, value)).collect(),
+            Value::Null => Vec::new(),
+            other => {
+                let found = other.describe();
+                log.error(node.place, format!("{path}: want a mapping, found {found}"));
+                return None;
+            }
+        };
+        Some(Self { path: path.to_owned(), place: node.place, entries })
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// `services.web.image` for a key of this mapping.
+    pub(crate) fn at(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// The value of a key; none when it is not there or has nothing.
+    pub(crate) fn take(&mut self, key: &str) -> Option<&'a Node> {
+        let index = self.entries.iter().position(|(own, _)| own.name == key)?;
+        let (_, node) = self.entries.remove(index);
+        (node.value != Value::Null).then_some(node)
+    }
+
+    pub(crate) fn text(&mut self, key: &str, log: &mut Log<'_>) -> Option<String> {
+        let path = self.at(key);
+        self.take(key).and_then(|node| text(&path, node, log))
+    }
+
+    pub(crate) fn flag(&mut self, key: &str, log: &mut Log<'_>) -> Option<bool> {
+        let path = self.at(key);
+        let node = self.take(key)?;
+        match &node.value {
+            Value::Bool(flag) => Some(*flag),
+            // A variable's value is a text.
+            Value::Text(text) if text == "true" || text == "false" => Some(text == "true"),
+            other => {
+                let found = other.describe();
+                log.error(node.place, format!("{path}: want true or false, found {found}"));
+                None
+            }
+        }
+    }
+
+    /// A value with a syntax of its own.
+    pub(crate) fn parsed<T, E: ToString>(
+        &mut self,
+        key: &str,
+        log: &mut Log<'_>,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let path = self.at(key);
+        let node = self.take(key)?;
+        let text = text(&path, node, log)?;
+        parse(&text)
+            .map_err(|error| log.error(node.place, format!("{path}: {}", error.to_string())))
+            .ok()
+    }
+
+    pub(crate) fn list(&mut self, key: &str, log: &mut Log<'_>) -> Vec<(Place, String)> {
+        let path = self.at(key);
+        self.take(key).map(|node| list(&path, node, log)).unwrap_or_default()
+    }
+
+    /// The entries that are left, in the order of the file.
+    pub(crate) fn entries(self) -> Vec<(&'a Key, &'a Node)> {
+        self.entries
+    }
+
+    /// What is left is an error: a key of the specification that Shoal does not do yet, or one
+    /// that nobody knows. `x-` keys are everyone's own.
+    pub(crate) fn finish(self, known: &[&str], log: &mut Log<'_>) {
+        let Self { path, entries, .. } = self;
+        let at =
+            |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+        for (key, _) in entries {
+            let name = key.name.as_str();
+            if name.starts_with("x-") {
+                continue;
+            }
+            if known.contains(&name) {
+                log.error(key.place, format!("{}: not supported yet", at(name)));
+                continue;
+            }
+            let place = if path.is_empty() { String::new() } else { format!("{path}: ") };
+            let near = known.iter().filter(|known| distance(known, name) <= 2);
+            let message = match near.min_by_key(|known| distance(known, name)) {
+                Some(near) => format!("{place}unknown key {name:?}; did you mean {near:?}?"),
+                None => format!("{place}unknown key {name:?}"),
+            };
+            log.error(key.place, message);
+        }
+    }
+}
+
+/// A scalar as text.
+pub(crate) fn text(path: &str, node: &Node, log: &mut Log<'_>) -> Option<String> {
+    match &node.value {
+        Value::Text(text) | Value::Number(text) => Some(text.clone()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        other => {
+            log.error(node.place, format!("{path}: want a text, found {}", other.describe()));
+            None
+        }
+    }
+}
+
+/// A list of scalars; one scalar is a list of one.
+pub(crate) fn list(path: &str, node: &Node, log: &mut Log<'_>) -> Vec<(Place, String)> {
+    match &node.value {
+        Value::List(items) => {
+            let texts = items.iter().filter_map(|item| Some((item.place, text(path, item, log)?)));
+            texts.collect()
+        }
+        Value::Map(_) => {
+            log.error(node.place, format!("{path}: want a list, found a mapping"));
+            Vec::new()
+        }
+        _ => text(path, node, log).map(|text| (node.place, text)).into_iter().collect(),
+    }
+}
+
+/// `NAME: value` mappings and `NAME=value` lists alike. None for a name without a value.
+pub(crate) fn pairs(
+    path: &str,
+    node: &Node,
+    log: &mut Log<'_>,
+) -> Vec<(Place, String, Option<String>)> {
+    match &node.value {
+        Value::Map(entries) => entries
+            .iter()
+            .filter_map(|(key, value)| {
+                let path = format!("{path}.{}", key.name);
+                let value = match value.value {
+                    Value::Null => None,
+                    _ => Some(text(&path, value, log)?),
+                };
+                Some((key.place, key.name.clone(), value))
+            })
+            .collect(),
+        Value::List(_) => list(path, node, log)
+            .into_iter()
+            .map(|(place, entry)| match entry.split_once('=') {
+                Some((name, value)) => (place, name.to_owned(), Some(value.to_owned())),
+                None => (place, entry, None),
+            })
+            .collect(),
+        other => {
+            let found = other.describe();
+            log.error(node.place, format!("{path}: want a mapping or a list, found {found}"));
+            Vec::new()
+        }
+    }
+}
+
+/// Letters to insert, delete or replace to get from one to the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replace = corner + usize::from(from != *to);
+            corner = row[j + 1];
+            row[j + 1] = replace.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[b.len()]
+}

@@ -1,0 +1,94 @@
+//! One service of the file.
+
+mod container;
+mod depends;
+mod deploy;
+mod health;
+mod network;
+mod port;
+mod volume;
+
+use shoal_proto::v1::{
+    ReplicatedMode, Resources, RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, TaskSpec,
+    service_mode,
+};
+
+use crate::diagnostic::Log;
+use crate::keys;
+use crate::section::Section;
+use crate::stack::Project;
+use crate::yaml::Node;
+
+/// None, with errors in the log, when it can't be understood.
+pub(crate) fn read(
+    project: &Project<'_>,
+    name: &str,
+    node: &Node,
+    log: &mut Log<'_>,
+) -> Option<ServiceSpec> {
+    let mut section = Section::of(&format!("services.{name}"), node, log)?;
+    let mut spec = ServiceSpec {
+        name: format!("{}_{name}", project.name),
+        mode: Some(replicated(1)),
+        ..ServiceSpec::default()
+    };
+    let mut task = TaskSpec {
+        restart: Some(RestartPolicy::default()),
+        limits: Some(Resources::default()),
+        reservations: Some(Resources::default()),
+        ..TaskSpec::default()
+    };
+    task.container = Some(container::read(project, &mut section, log));
+    task.networks = network::read(project, name, &mut section, log);
+    spec.ports = port::read(&mut section, log);
+    spec.depends_on = depends::read(project, &mut section, log);
+    limits(&mut section, &mut task, log);
+    restart(&mut section, &mut task, log);
+    if let Some(replicas) = section.parsed("scale", log, str::parse::<u64>) {
+        spec.mode = Some(replicated(replicas));
+    }
+    deploy::read(&mut section, &mut spec, &mut task, log);
+    spec.task = Some(task);
+    section.finish(keys::SERVICE, log);
+    Some(spec)
+}
+
+fn replicated(replicas: u64) -> ServiceMode {
+    ServiceMode { mode: Some(service_mode::Mode::Replicated(ReplicatedMode { replicas })) }
+}
+
+/// Compose's older limits outside `deploy`.
+fn limits(section: &mut Section<'_>, task: &mut TaskSpec, log: &mut Log<'_>) {
+    let limits = task.limits.get_or_insert_default();
+    if let Some(bytes) = section.parsed("mem_limit", log, deploy::bytes) {
+        limits.memory_bytes = bytes;
+    }
+    if let Some(cpus) = section.parsed("cpus", log, deploy::cpus) {
+        limits.nano_cpus = cpus;
+    }
+    if let Some(pids) = section.parsed("pids_limit", log, str::parse::<i64>) {
+        limits.pids = pids.max(0);
+    }
+}
+
+/// `restart:`; `deploy.restart_policy` goes before it.
+fn restart(section: &mut Section<'_>, task: &mut TaskSpec, log: &mut Log<'_>) {
+    let parse = |text: &str| {
+        let (condition, attempts) = match text.split_once(':') {
+            Some((condition, attempts)) => (condition, attempts.parse::<u32>().ok()),
+            None => (text, Some(0)),
+        };
+        let condition = match condition {
+            "no" => RestartCondition::None,
+            "always" | "unless-stopped" => RestartCondition::Any,
+            "on-failure" => RestartCondition::OnFailure,
+            _ => return Err("want no, always, on-failure[:TIMES] or unless-stopped"),
+        };
+        Ok((condition, attempts.ok_or("want a number after on-failure:")?))
+    };
+    if let Some((condition, attempts)) = section.parsed("restart", log, parse) {
+        let policy = task.restart.get_or_insert_default();
+        policy.set_condition(condition);
+        policy.max_attempts = attempts;
+    }
+}

@@ -1,0 +1,113 @@
+//! `deploy:`
+
+use shoal_proto::time::proto_duration;
+use shoal_proto::v1::{
+    EndpointMode, Placement, Resources, RestartCondition, ServiceSpec, TaskSpec,
+};
+use shoal_proto::{ByteSize, duration};
+
+use crate::diagnostic::Log;
+use crate::keys;
+use crate::section::{Section, pairs};
+
+pub(super) fn read(
+    service: &mut Section<'_>,
+    spec: &mut ServiceSpec,
+    task: &mut TaskSpec,
+    log: &mut Log<'_>,
+) {
+    let path = service.at("deploy");
+    let Some(node) = service.take("deploy") else { return };
+    let Some(mut deploy) = Section::of(&path, node, log) else { return };
+    deploy.parsed("mode", log, |text| match text {
+        "replicated" => Ok(()),
+        other => Err(format!("{other:?} is not supported yet; only replicated is")),
+    });
+    if let Some(replicas) = deploy.parsed("replicas", log, str::parse::<u64>) {
+        spec.mode = Some(super::replicated(replicas));
+    }
+    let labels_path = deploy.at("labels");
+    if let Some(labels) = deploy.take("labels") {
+        let labels = pairs(&labels_path, labels, log).into_iter();
+        spec.labels = labels.map(|(_, name, value)| (name, value.unwrap_or_default())).collect();
+    }
+    let mode = deploy.parsed("endpoint_mode", log, |text| match text {
+        "vip" => Ok(EndpointMode::Vip),
+        "dnsrr" => Ok(EndpointMode::Dnsrr),
+        other => Err(format!("{other:?} is no mode; want vip or dnsrr")),
+    });
+    spec.set_endpoint_mode(mode.unwrap_or(EndpointMode::Vip));
+    if let Some(mut resources) = part(&mut deploy, "resources", log) {
+        for (key, target) in
+            [("limits", &mut task.limits), ("reservations", &mut task.reservations)]
+        {
+            if let Some(section) = part(&mut resources, key, log) {
+                amounts(section, target.get_or_insert_default(), log);
+            }
+        }
+        resources.finish(&["limits", "reservations"], log);
+    }
+    if let Some(section) = part(&mut deploy, "restart_policy", log) {
+        restart(section, task, log);
+    }
+    if let Some(mut placement) = part(&mut deploy, "placement", log) {
+        let constraints = placement.list("constraints", log);
+        task.placement = Some(Placement {
+            constraints: constraints.into_iter().map(|(_, rule)| rule).collect(),
+        });
+        placement.finish(&["constraints", "preferences", "max_replicas_per_node"], log);
+    }
+    deploy.finish(keys::DEPLOY, log);
+}
+
+fn part<'a>(section: &mut Section<'a>, key: &str, log: &mut Log<'_>) -> Option<Section<'a>> {
+    let path = section.at(key);
+    section.take(key).and_then(|node| Section::of(&path, node, log))
+}
+
+fn amounts(mut section: Section<'_>, amounts: &mut Resources, log: &mut Log<'_>) {
+    if let Some(cpus) = section.parsed("cpus", log, cpus) {
+        amounts.nano_cpus = cpus;
+    }
+    if let Some(bytes) = section.parsed("memory", log, bytes) {
+        amounts.memory_bytes = bytes;
+    }
+    if let Some(pids) = section.parsed("pids", log, str::parse::<i64>) {
+        amounts.pids = pids.max(0);
+    }
+    section.finish(&["cpus", "memory", "pids", "devices", "generic_resources"], log);
+}
+
+fn restart(mut section: Section<'_>, task: &mut TaskSpec, log: &mut Log<'_>) {
+    let policy = task.restart.get_or_insert_default();
+    let condition = section.parsed("condition", log, |text| match text {
+        "any" | "always" | "unless-stopped" => Ok(RestartCondition::Any),
+        "on-failure" => Ok(RestartCondition::OnFailure),
+        "none" | "no" => Ok(RestartCondition::None),
+        other => Err(format!("{other:?} is no condition; want any, on-failure or none")),
+    });
+    if let Some(condition) = condition {
+        policy.set_condition(condition);
+    }
+    policy.delay = section.parsed("delay", log, duration::parse).map(proto_duration);
+    policy.window = section.parsed("window", log, duration::parse).map(proto_duration);
+    if let Some(attempts) = section.parsed("max_attempts", log, str::parse::<u32>) {
+        policy.max_attempts = attempts;
+    }
+    section.finish(&["condition", "delay", "window", "max_attempts"], log);
+}
+
+/// `0.5` CPUs in billionths.
+pub(super) fn cpus(text: &str) -> Result<i64, String> {
+    match text.parse::<f64>() {
+        Ok(cpus) if (0.0..=100_000.0).contains(&cpus) => Ok((cpus * 1e9).round() as i64),
+        _ => Err(format!("{text:?} is not a number of CPUs such as 0.5")),
+    }
+}
+
+/// `512m` in bytes.
+pub(super) fn bytes(text: &str) -> Result<i64, String> {
+    let size: ByteSize =
+        text.parse().map_err(|error: shoal_proto::bytesize::ByteSizeError| error.to_string())?;
+    i64::try_from(size.0).map_err(|_| format!("{text:?} is more than any machine has"))
+}

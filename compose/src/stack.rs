@@ -1,0 +1,313 @@
+//! The top level: names, networks, volumes, services, and that they fit together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use shoal_proto::v1::{NetworkSpec, StackNetwork, StackService, StackSpec, StackVolume};
+
+use crate::diagnostic::Log;
+use crate::name::{is_key, is_project_name, normalize_project_name};
+use crate::section::{Section, pairs};
+use crate::yaml::{Node, Value};
+use crate::{LoadOptions, keys, service};
+
+/// What services refer to.
+pub(crate) struct Project<'a> {
+    pub(crate) name: String,
+    pub(crate) options: &'a LoadOptions<'a>,
+    pub(crate) networks: BTreeSet<String>,
+    /// Volume names on the node by their keys.
+    pub(crate) volumes: BTreeMap<String, String>,
+    pub(crate) services: BTreeSet<String>,
+}
+
+pub(crate) fn read(root: &Node, options: &LoadOptions<'_>, log: &mut Log<'_>) -> Option<StackSpec> {
+    let mut top = Section::of("", root, log)?;
+    if let Some(version) = top.take("version") {
+        log.warn(version.place, "version: is obsolete and has no effect; it can be taken out");
+    }
+    let name = project_name(&mut top, options, log)?;
+    let mut networks = networks(&name, top.take("networks"), log);
+    let volumes = volumes(&name, top.take("volumes"), log);
+    let place = top.place();
+    let Some(services) = top.take("services") else {
+        log.error(place, "services: is missing; a compose file has at least one service");
+        return None;
+    };
+    top.finish(keys::TOP, log);
+    let entries = Section::of("services", services, log)?.entries();
+    if !networks.iter().any(|network| network.key == "default") {
+        networks.push(network(&name, "default"));
+    }
+    let project = Project {
+        options,
+        networks: networks.iter().map(|network| network.key.clone()).collect(),
+        volumes: volumes.iter().map(|volume| (volume.key.clone(), volume.name.clone())).collect(),
+        services: entries.iter().map(|(key, _)| key.name.clone()).collect(),
+        name,
+    };
+    let mut read = Vec::new();
+    for (key, node) in entries {
+        if key.name.starts_with("x-") {
+            continue;
+        }
+        if !is_key(&key.name) {
+            let rule = "a service's name has letters, digits, '.', '_' and '-'";
+            log.error(key.place, format!("services: {:?}: {rule}", key.name));
+            continue;
+        }
+        let spec = service::read(&project, &key.name, node, log);
+        read.extend(spec.map(|spec| StackService { name: key.name.clone(), spec: Some(spec) }));
+    }
+    if read.is_empty() {
+        log.error(services.place, "services: there is none");
+    }
+    check_cycles(&project, &read, services, log);
+    check_ports(&read, services, log);
+    let used: BTreeSet<String> = read
+        .iter()
+        .flat_map(|service| service.spec.iter().flat_map(|spec| &spec.task))
+        .flat_map(|task| task.networks.iter().map(|attached| attached.network_id.clone()))
+        .collect();
+    networks.retain(|network| network.external || used.contains(&network.key));
+    Some(StackSpec { name: project.name, services: read, networks, volumes })
+}
+
+fn project_name(
+    top: &mut Section<'_>,
+    options: &LoadOptions<'_>,
+    log: &mut Log<'_>,
+) -> Option<String> {
+    let own_node = top.take("name");
+    let place = own_node.map_or(top.place(), |node| node.place);
+    let own = own_node.and_then(|node| crate::section::text("name", node, log));
+    let rule = "a name has lower-case letters, digits, '-' and '_', a letter or digit first";
+    let chosen = options.project_name.map(str::to_owned).or(own).or_else(|| {
+        options.environment.get("COMPOSE_PROJECT_NAME").cloned().filter(|n| !n.is_empty())
+    });
+    match chosen {
+        Some(name) if is_project_name(&name) => Some(name),
+        Some(name) => {
+            log.error(place, format!("the stack's name {name:?} can't be one: {rule}"));
+            None
+        }
+        None => {
+            let name = normalize_project_name(options.default_name);
+            if name.is_empty() {
+                log.error(place, "the folder's name gives no name for the stack; give one");
+                return None;
+            }
+            Some(name)
+        }
+    }
+}
+
+fn network(project: &str, key: &str) -> StackNetwork {
+    StackNetwork {
+        key: key.to_owned(),
+        spec: Some(NetworkSpec { name: format!("{project}_{key}"), ..NetworkSpec::default() }),
+        external: false,
+    }
+}
+
+/// `external: true`, or the older mapping with a name.
+fn external(section: &mut Section<'_>, log: &mut Log<'_>) -> Option<(bool, Option<String>)> {
+    let path = section.at("external");
+    let node = section.take("external")?;
+    match &node.value {
+        Value::Bool(flag) => Some((*flag, None)),
+        Value::Map(_) => {
+            let mut inner = Section::of(&path, node, log)?;
+            let name = inner.text("name", log);
+            inner.finish(&["name"], log);
+            Some((true, name))
+        }
+        other => {
+            log.error(
+                node.place,
+                format!("{path}: want true or false, found {}", other.describe()),
+            );
+            None
+        }
+    }
+}
+
+fn networks(project: &str, node: Option<&Node>, log: &mut Log<'_>) -> Vec<StackNetwork> {
+    let Some(section) = node.and_then(|node| Section::of("networks", node, log)) else {
+        return Vec::new();
+    };
+    let entries = section.entries().into_iter();
+    let read = entries.filter_map(|(key, node)| {
+        if key.name.starts_with("x-") {
+            return None;
+        }
+        let mut section = Section::of(&format!("networks.{}", key.name), node, log)?;
+        let mut network = network(project, &key.name);
+        let mut spec = network.spec.take().unwrap_or_default();
+        let external = external(&mut section, log);
+        if let Some((is_external, old_name)) = external {
+            network.external = is_external;
+            if is_external {
+                spec.name = old_name.unwrap_or_else(|| key.name.clone());
+            }
+        }
+        if let Some(name) = section.text("name", log) {
+            spec.name = name;
+        }
+        let driver_path = section.at("driver");
+        if let Some(driver) = section.take("driver") {
+            let name = crate::section::text(&driver_path, driver, log).unwrap_or_default();
+            if !matches!(name.as_str(), "bridge" | "overlay" | "default" | "") {
+                let rule =
+                    "there is one kind of network; leave the driver out, or use overlay or bridge";
+                log.error(
+                    driver.place,
+                    format!("{driver_path}: {name:?} is not supported: {rule}"),
+                );
+            }
+        }
+        spec.internal = section.flag("internal", log).unwrap_or(false);
+        spec.attachable = section.flag("attachable", log).unwrap_or(false);
+        let labels_path = section.at("labels");
+        if let Some(labels) = section.take("labels") {
+            let labels = pairs(&labels_path, labels, log).into_iter();
+            spec.labels =
+                labels.map(|(_, name, value)| (name, value.unwrap_or_default())).collect();
+        }
+        ipam(&mut section, &mut spec, log);
+        section.finish(keys::NETWORK, log);
+        network.spec = Some(spec);
+        Some(network)
+    });
+    read.collect()
+}
+
+fn ipam(section: &mut Section<'_>, spec: &mut NetworkSpec, log: &mut Log<'_>) {
+    let path = section.at("ipam");
+    let Some(node) = section.take("ipam") else { return };
+    let Some(mut ipam) = Section::of(&path, node, log) else { return };
+    let _default_driver = ipam.text("driver", log);
+    let config_path = ipam.at("config");
+    let config = ipam.take("config");
+    ipam.finish(&["driver", "config", "options"], log);
+    let Some(config) = config else { return };
+    let Value::List(ranges) = &config.value else {
+        log.error(
+            config.place,
+            format!("{config_path}: want a list, found {}", config.value.describe()),
+        );
+        return;
+    };
+    if let Some(second) = ranges.get(1) {
+        log.error(second.place, format!("{config_path}: a network has one range"));
+    }
+    let Some(mut range) = ranges.first().and_then(|node| Section::of(&config_path, node, log))
+    else {
+        return;
+    };
+    spec.subnet = range.text("subnet", log).unwrap_or_default();
+    spec.gateway = range.text("gateway", log).unwrap_or_default();
+    range.finish(&["subnet", "gateway", "ip_range", "aux_addresses"], log);
+}
+
+fn volumes(project: &str, node: Option<&Node>, log: &mut Log<'_>) -> Vec<StackVolume> {
+    let Some(section) = node.and_then(|node| Section::of("volumes", node, log)) else {
+        return Vec::new();
+    };
+    let entries = section.entries().into_iter();
+    let read = entries.filter_map(|(key, node)| {
+        if key.name.starts_with("x-") {
+            return None;
+        }
+        let mut section = Section::of(&format!("volumes.{}", key.name), node, log)?;
+        let external = external(&mut section, log);
+        let own_name = section.text("name", log);
+        let driver_path = section.at("driver");
+        if let Some(driver) = section.take("driver") {
+            let name = crate::section::text(&driver_path, driver, log).unwrap_or_default();
+            if name != "local" {
+                log.error(
+                    driver.place,
+                    format!("{driver_path}: {name:?} is not supported yet; only local is"),
+                );
+            }
+        }
+        // Labels of volumes are for people; they are checked and not kept.
+        let labels_path = section.at("labels");
+        if let Some(labels) = section.take("labels") {
+            pairs(&labels_path, labels, log);
+        }
+        section.finish(keys::VOLUME, log);
+        let (is_external, old_name) = external.unwrap_or_default();
+        let own = own_name.or(old_name);
+        let name = own.unwrap_or_else(|| match is_external {
+            true => key.name.clone(),
+            false => format!("{project}_{}", key.name),
+        });
+        Some(StackVolume { key: key.name.clone(), name, external: is_external })
+    });
+    read.collect()
+}
+
+/// Services that wait for each other would wait for ever.
+fn check_cycles(project: &Project<'_>, services: &[StackService], node: &Node, log: &mut Log<'_>) {
+    let prefix = format!("{}_", project.name);
+    let edges: BTreeMap<&str, Vec<&str>> = services
+        .iter()
+        .map(|service| {
+            let dependencies = service.spec.iter().flat_map(|spec| &spec.depends_on);
+            let names = dependencies.filter_map(|other| other.service.strip_prefix(&prefix));
+            (service.name.as_str(), names.collect())
+        })
+        .collect();
+    for start in edges.keys() {
+        let mut path = vec![*start];
+        if let Some(cycle) = walk(&edges, &mut path, start)
+            && cycle.iter().min() == Some(start)
+        {
+            let way = cycle.join(" -> ");
+            log.error(node.place, format!("services wait for each other: {way} -> {start}"));
+        }
+    }
+}
+
+fn walk<'a>(
+    edges: &BTreeMap<&'a str, Vec<&'a str>>,
+    path: &mut Vec<&'a str>,
+    start: &str,
+) -> Option<Vec<&'a str>> {
+    let last = path.last().copied()?;
+    for next in edges.get(last).into_iter().flatten() {
+        if *next == start {
+            return Some(path.clone());
+        }
+        if path.contains(next) {
+            continue;
+        }
+        path.push(next);
+        if let Some(cycle) = walk(edges, path, start) {
+            return Some(cycle);
+        }
+        path.pop();
+    }
+    None
+}
+
+fn check_ports(services: &[StackService], node: &Node, log: &mut Log<'_>) {
+    let mut seen: BTreeMap<(u32, i32, String), &str> = BTreeMap::new();
+    for service in services {
+        for port in service.spec.iter().flat_map(|spec| &spec.ports) {
+            if port.published_port == 0 {
+                continue;
+            }
+            let key = (port.published_port, port.protocol, port.host_ip.clone());
+            if let Some(other) = seen.insert(key, &service.name) {
+                let (number, protocol) = (port.published_port, port.protocol());
+                let name = &service.name;
+                log.error(
+                    node.place,
+                    format!("port {number}/{protocol} is published by {other} and by {name}"),
+                );
+            }
+        }
+    }
+}
