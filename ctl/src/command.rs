@@ -1,0 +1,99 @@
+//! The commands, and what each is given.
+
+mod image;
+mod info;
+mod logs;
+mod network;
+mod node;
+mod service;
+mod stack;
+mod tasks;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::client;
+use crate::output::Format;
+
+/// Runs containers on one host or many: deploys compose files, shows and changes what runs.
+///
+/// Talks to the agent on this host through its socket.
+#[derive(Debug, Parser)]
+#[command(name = "ctl", version, max_term_width = 100, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// The agent's socket
+    #[arg(
+        long,
+        global = true,
+        env = "SHOAL_HOST",
+        default_value = "unix:///run/shoal/shoal.sock",
+        value_name = "URL"
+    )]
+    host: String,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the versions of ctl and of the agent
+    Version,
+    /// Show the cluster and the node that answers
+    Info(Listing),
+    /// Nodes of the cluster
+    #[command(subcommand)]
+    Node(node::Command),
+    /// Stacks: services deployed together from a compose file
+    #[command(subcommand)]
+    Stack(stack::Command),
+    /// Services
+    #[command(subcommand)]
+    Service(service::Command),
+    /// Networks
+    #[command(subcommand)]
+    Network(network::Command),
+    /// Images on this node
+    #[command(subcommand)]
+    Image(image::Command),
+}
+
+/// How a listing is printed.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Listing {
+    /// Columns for people, or JSON for programs
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+}
+
+/// A listing whose ids can be had alone.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Ids {
+    #[command(flatten)]
+    pub(crate) listing: Listing,
+    /// Print ids (or names, where those are the ids people use) alone
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Command::Version = cli.command {
+        return info::version(&cli.host).await;
+    }
+    let load = match &cli.command {
+        // What is wrong with a file is told whether or not an agent is there.
+        Command::Stack(stack::Command::Deploy(deploy)) => Some(deploy.load()?),
+        _ => None,
+    };
+    let mut client = client::connect(&cli.host).await?;
+    match cli.command {
+        Command::Version => Ok(ExitCode::SUCCESS),
+        Command::Info(listing) => info::info(&mut client, &listing).await,
+        Command::Node(command) => node::run(&mut client, command).await,
+        Command::Stack(command) => stack::run(&mut client, command, load).await,
+        Command::Service(command) => service::run(&mut client, command).await,
+        Command::Network(command) => network::run(&mut client, command).await,
+        Command::Image(command) => image::run(&mut client, command).await,
+    }
+}

@@ -1,0 +1,51 @@
+//! `ctl version` and `ctl info`.
+
+use std::process::ExitCode;
+
+use shoal_proto::ByteSize;
+use shoal_proto::v1::GetInfoRequest;
+
+use super::Listing;
+use crate::client::{self, Client};
+use crate::output::{self, Format};
+
+pub(super) async fn version(host: &str) -> anyhow::Result<ExitCode> {
+    output::line(format!("ctl:   {}", env!("CARGO_PKG_VERSION")))?;
+    let mut client = client::connect(host).await?;
+    let info = client.control.get_info(GetInfoRequest {}).await?.into_inner();
+    output::line(format!("agent: {}", info.version))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn info(client: &mut Client, listing: &Listing) -> anyhow::Result<ExitCode> {
+    let info = client.control.get_info(GetInfoRequest {}).await?.into_inner();
+    if listing.format == Format::Json {
+        output::json(&info)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let host = info.description.unwrap_or_default();
+    let resources = host.resources.unwrap_or_default();
+    for (name, value) in [
+        ("Cluster", info.cluster_id),
+        (" Nodes", format!("{} ({} managers)", info.nodes, info.managers)),
+        (" Stacks", info.stacks.to_string()),
+        (" Services", info.services.to_string()),
+        (" Tasks running", info.tasks_running.to_string()),
+        (" Raft index", info.raft_index.to_string()),
+        ("Node", info.node_name),
+        (" ID", info.node_id),
+        (" Agent", info.version),
+        (" System", host.operating_system),
+        (" Kernel", host.kernel_version),
+        (" CPUs", (resources.nano_cpus / 1_000_000_000).to_string()),
+        (" Memory", ByteSize(resources.memory_bytes.max(0) as u64).to_string()),
+        (" Cgroups", info.cgroups),
+        (" Firewall", info.firewall),
+        (" Data folder", info.data_dir),
+        (" Listens on", info.listen_address),
+        (" Advertises", info.advertise_address),
+    ] {
+        output::line(format!("{name}: {value}"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

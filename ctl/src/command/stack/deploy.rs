@@ -1,0 +1,136 @@
+//! `ctl stack deploy`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use shoal_compose::{LoadOptions, SourceFile, dotenv};
+use shoal_proto::duration;
+use shoal_proto::v1::{DeployStackRequest, StackSpec, WatchRequest};
+
+use crate::client::Client;
+use crate::follow::{Goal, follow};
+use crate::output;
+use crate::progress::Progress;
+
+/// Looked for, in this order, when no file is named (compose specification, "Compose file").
+const DEFAULT_FILES: [&str; 4] =
+    ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
+
+/// Make a stack what a compose file says, and wait until it runs.
+///
+/// Services that are new are created, those that changed are updated one task at a time, those
+/// that the file no longer has are removed. Deploying the same file again changes nothing.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  ctl stack deploy -f app.yml\n  ctl stack deploy -f app.yml shop\n  cat app.yml | ctl stack deploy -f - shop"
+)]
+pub(crate) struct Deploy {
+    /// The compose file, or - for standard input [default: compose.yaml, compose.yml,
+    /// docker-compose.yaml or docker-compose.yml in this folder]
+    #[arg(short, long, short_alias = 'c', visible_alias = "compose-file", value_name = "FILE")]
+    file: Option<PathBuf>,
+
+    /// Name of the stack [default: the file's name:, else the folder's name]
+    name: Option<String>,
+
+    /// Don't wait until the tasks run
+    #[arg(short, long)]
+    detach: bool,
+
+    /// Give up waiting after this long; 0: never
+    #[arg(long, default_value = "5m", value_parser = duration::parse)]
+    timeout: Duration,
+}
+
+impl Deploy {
+    /// Reads the file. Warnings go to standard error.
+    pub(crate) fn load(&self) -> anyhow::Result<StackSpec> {
+        let path = match &self.file {
+            Some(path) => path.clone(),
+            None => match DEFAULT_FILES.iter().map(PathBuf::from).find(|path| path.exists()) {
+                Some(path) => path,
+                None => bail!("no compose file here; name one with -f FILE"),
+            },
+        };
+        let from_stdin = path == Path::new("-");
+        let text = if from_stdin {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).context("can't read standard input")?;
+            text
+        } else {
+            std::fs::read_to_string(&path)
+                .with_context(|| format!("can't read the compose file {}", path.display()))?
+        };
+        let folder =
+            if from_stdin { Path::new(".") } else { path.parent().unwrap_or(Path::new(".")) };
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let folder = std::fs::canonicalize(folder)?;
+        let mut environment: BTreeMap<String, String> = BTreeMap::new();
+        let env_file = folder.join(".env");
+        if let Ok(text) = std::fs::read_to_string(&env_file) {
+            environment = dotenv::parse(&text)
+                .map_err(|error| anyhow::anyhow!("{}: {error}", env_file.display()))?;
+        }
+        let own = std::env::vars_os();
+        environment.extend(own.filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        }));
+        let default_name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+        let source = SourceFile { path: path.display().to_string(), text };
+        let options = LoadOptions {
+            project_name: self.name.as_deref(),
+            default_name: default_name.as_deref().unwrap_or_default(),
+            working_dir: &folder.to_string_lossy(),
+            environment: &environment,
+        };
+        match shoal_compose::load(&source, &options) {
+            Ok(loaded) => {
+                loaded
+                    .warnings
+                    .iter()
+                    .for_each(|warning| output::note(format!("warning: {warning}")));
+                Ok(loaded.spec)
+            }
+            Err(errors) => bail!("the compose file can't be used\n{errors}"),
+        }
+    }
+}
+
+pub(super) async fn run(
+    client: &mut Client,
+    args: &Deploy,
+    spec: StackSpec,
+) -> anyhow::Result<ExitCode> {
+    let name = spec.name.clone();
+    let request = DeployStackRequest { spec: Some(spec) };
+    let deployed = client.control.deploy_stack(request).await?.into_inner();
+    for warning in &deployed.warnings {
+        output::note(format!("warning: {warning}"));
+    }
+    for (verb, services) in [
+        ("Creating", &deployed.created),
+        ("Updating", &deployed.updated),
+        ("Removing", &deployed.removed),
+    ] {
+        for service in services {
+            output::line(format!("{verb} service {service}"))?;
+        }
+    }
+    if args.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let services: BTreeSet<String> = deployed
+        .services
+        .iter()
+        .filter(|service| !service.removing)
+        .map(|service| service.id.clone())
+        .collect();
+    let request = WatchRequest { stack: name, ..WatchRequest::default() };
+    let timeout = (!args.timeout.is_zero()).then_some(args.timeout);
+    follow(client, request, Progress::of(services), Goal::Up, timeout).await
+}

@@ -1,0 +1,135 @@
+//! Waits for services, and shows how they get on: live on a terminal, in lines elsewhere.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::bail;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use shoal_proto::v1::WatchRequest;
+use tokio_stream::StreamExt;
+
+use crate::client::Client;
+use crate::output;
+use crate::progress::{Progress, Verdict};
+
+/// Ctrl-C, in a shell's numbers.
+const INTERRUPTED: u8 = 130;
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// All tasks run.
+    Up,
+    /// Nothing is left.
+    Gone,
+}
+
+/// Waits until the goal is reached. None: for ever.
+pub(crate) async fn follow(
+    client: &mut Client,
+    request: WatchRequest,
+    mut progress: Progress,
+    goal: Goal,
+    timeout: Option<Duration>,
+) -> anyhow::Result<ExitCode> {
+    let mut events = match client.control.watch(request).await {
+        Ok(events) => events.into_inner(),
+        // Gone before it could be watched.
+        Err(status) if goal == Goal::Gone && status.code() == tonic::Code::NotFound => {
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(status) => return Err(status.into()),
+    };
+    let mut display = Display::new();
+    let deadline = tokio::time::sleep(timeout.unwrap_or(Duration::from_secs(u32::MAX.into())));
+    tokio::pin!(deadline);
+    let interrupt = tokio::signal::ctrl_c();
+    tokio::pin!(interrupt);
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = &mut deadline, if timeout.is_some() => {
+                display.end();
+                let mut message = "not all is as asked for in time".to_owned();
+                progress.reasons().iter().for_each(|reason| message.push_str(&format!("\n  {reason}")));
+                bail!("{message}");
+            }
+            _ = &mut interrupt => {
+                display.end();
+                output::note("no longer waiting; the cluster goes on");
+                return Ok(ExitCode::from(INTERRUPTED));
+            }
+        };
+        let Some(event) = event.transpose()? else { bail!("the agent ended the connection") };
+        progress.take(match event.event {
+            Some(event) => event,
+            None => continue,
+        });
+        if goal == Goal::Gone {
+            if progress.is_gone() {
+                return Ok(ExitCode::SUCCESS);
+            }
+            continue;
+        }
+        display.show(&progress);
+        match progress.verdict() {
+            Verdict::Waiting => {}
+            Verdict::Done => {
+                display.end();
+                return Ok(ExitCode::SUCCESS);
+            }
+            Verdict::Failed(reasons) => {
+                display.end();
+                bail!("some tasks can't run:\n  {}", reasons.join("\n  "));
+            }
+        }
+    }
+}
+
+enum Display {
+    Live { all: MultiProgress, bars: BTreeMap<String, ProgressBar> },
+    Lines { last: BTreeMap<String, String> },
+}
+
+impl Display {
+    fn new() -> Self {
+        if output::on_terminal() {
+            return Self::Live { all: MultiProgress::new(), bars: BTreeMap::new() };
+        }
+        Self::Lines { last: BTreeMap::new() }
+    }
+
+    fn show(&mut self, progress: &Progress) {
+        for (name, up, wanted, doing) in progress.lines() {
+            match self {
+                Self::Live { all, bars } => {
+                    let bar = bars.entry(name.clone()).or_insert_with(|| {
+                        let bar = all.add(ProgressBar::new(wanted));
+                        let style =
+                            ProgressStyle::with_template("{prefix:<24} {pos}/{len} {bar:20} {msg}");
+                        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+                        bar.set_prefix(name);
+                        bar
+                    });
+                    bar.set_length(wanted);
+                    bar.set_position(up);
+                    bar.set_message(doing);
+                }
+                Self::Lines { last } => {
+                    let line = format!("{name}: {up}/{wanted} running");
+                    if last.insert(name, line.clone()).as_ref() != Some(&line) {
+                        output::note(line);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Leaves the last state on the screen.
+    fn end(&mut self) {
+        if let Self::Live { bars, .. } = self {
+            bars.values().for_each(ProgressBar::abandon);
+        }
+    }
+}
