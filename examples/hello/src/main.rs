@@ -1,1 +1,42 @@
-fn main() {}
+//! The example's program: `hello web` shows a page, `hello counter` counts for it, `hello check
+//! URL` is a health check. The standard library alone, so that the image holds one static file.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // its log is what it prints
+
+mod counter;
+mod http;
+mod web;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // The first process of a container has no default for SIGTERM: without this it would be
+    // killed after the grace time.
+    for signal in [15, 2] {
+        if let Err(error) = signal_hook::flag::register_conditional_shutdown(
+            signal,
+            0,
+            std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true)),
+        ) {
+            eprintln!("hello: can't take signal {signal}: {error}");
+        }
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments[..] {
+        ["web"] => web::serve(),
+        ["counter"] => counter::serve(),
+        ["check", url] => http::get(url).map(drop),
+        _ => {
+            eprintln!("usage: hello web | hello counter | hello check URL");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hello: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
