@@ -120,7 +120,7 @@ impl Engine {
     async fn ensure_gateways(&self, desired: &Desired) -> Result<(), NetworkError> {
         let Shared { netlink, names, config, .. } = &*self.shared;
         sysctl::enable_forwarding(&config.state_dir)?;
-        let index = link::ensure_dummy(netlink, &names.dummy()).await?;
+        let index = link::ensure_anchor(netlink, &names.anchor()).await?;
         let wanted: Vec<Ipv4Net> = desired
             .networks
             .iter()

@@ -10,7 +10,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteScope};
-use rtnetlink::{Handle, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::error::NetworkError;
 use crate::name;
@@ -43,13 +43,14 @@ fn index_of(device: &str) -> Result<u32, NetworkError> {
     })
 }
 
-/// Makes the device for the gateway addresses, unless it is there.
-pub(crate) async fn ensure_dummy(handle: &Handle, device: &str) -> Result<u32, NetworkError> {
+/// Makes the device for the gateway addresses, unless it is there: a bridge that nothing is plugged
+/// into, which every kernel with containers has (a dummy device not).
+pub(crate) async fn ensure_anchor(handle: &Handle, device: &str) -> Result<u32, NetworkError> {
     if let Ok(index) = index_of(device) {
         return Ok(index);
     }
     let what = format!("make device {device}");
-    let message = LinkDummy::new(device).up().build();
+    let message = LinkBridge::new(device).up().build();
     handle.link().add(message).execute().await.map_err(NetworkError::netlink(what))?;
     index_of(device)
 }
@@ -111,7 +112,6 @@ pub(crate) async fn add_veth(
         .name(interface.inner.clone())
         .address(name::mac(interface.address).to_vec())
         .setns_by_fd(netns.as_raw_fd())
-        .up()
         .build();
     let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
         .name(interface.outer.clone())
@@ -171,6 +171,10 @@ async fn configure(interfaces: &[Interface]) -> Result<(), NetworkError> {
         let index = index_of(&interface.inner)?;
         let address = Ipv4Net::new_assert(interface.address, interface.prefix_length);
         add_address(&handle, index, address).await?;
+        // Not with its creation: a veth can't be up before it knows its peer.
+        let up = LinkUnspec::new_with_index(index).up().build();
+        let what = format!("bring {} up", interface.inner);
+        handle.link().set(up).execute().await.map_err(NetworkError::netlink(what))?;
         if let Some(gateway) = interface.default_via {
             let route = RouteMessageBuilder::<Ipv4Addr>::new()
                 .gateway(gateway)

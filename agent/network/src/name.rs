@@ -27,7 +27,7 @@ impl Names {
     }
 
     /// The device that holds the gateway addresses.
-    pub(crate) fn dummy(&self) -> String {
+    pub(crate) fn anchor(&self) -> String {
         format!("shoal-{}", self.tag)
     }
 
@@ -38,7 +38,7 @@ impl Names {
 
     /// Whether the device is one of this engine's.
     pub(crate) fn is_own(&self, device: &str) -> bool {
-        device == self.dummy()
+        device == self.anchor()
             || (device.len() == 14 && device.starts_with(&format!("sh{}", self.tag)))
     }
 }

@@ -11,7 +11,7 @@ use crate::name::Names;
 /// The whole table, replacing what was there.
 pub(crate) fn script(names: &Names, desired: &Desired, dns_port: u16) -> String {
     let table = names.table();
-    let dummy = names.dummy();
+    let anchor = names.anchor();
     let subnets: Vec<String> =
         desired.networks.iter().map(|network| network.subnet.to_string()).collect();
     let same: Vec<String> = subnets.iter().map(|subnet| format!("{subnet} . {subnet}")).collect();
@@ -51,7 +51,7 @@ pub(crate) fn script(names: &Names, desired: &Desired, dns_port: u16) -> String 
     set(&mut text, "map published", "inet_proto . inet_service : verdict", &balance.published);
     let at = "ipv4_addr . inet_proto . inet_service : verdict";
     set(&mut text, "map published_at", at, &balance.published_at);
-    text.push_str(&CHAINS.replace("DUMMY", &dummy));
+    text.push_str(&CHAINS.replace("ANCHOR", &anchor));
     text.push_str("}\n");
     text
 }
@@ -83,8 +83,8 @@ const CHAINS: &str = r#"
   chain forward {
     type filter hook forward priority filter; policy accept;
     ct state established,related accept
-    oifname "DUMMY" meta l4proto tcp reject with tcp reset
-    oifname "DUMMY" reject with icmp type host-unreachable
+    oifname "ANCHOR" meta l4proto tcp reject with tcp reset
+    oifname "ANCHOR" reject with icmp type host-unreachable
     ip saddr @internal ip saddr . ip daddr != @same_network drop
     ip daddr @subnets ct status dnat accept
     ip saddr . ip daddr @same_network accept

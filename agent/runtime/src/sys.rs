@@ -2,17 +2,18 @@
 
 #![allow(unsafe_code)]
 
-pub(crate) mod filter;
-pub(crate) mod mount;
-
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-
-use nix::fcntl::{FcntlArg, fcntl};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    use std::os::unix::ffi::OsStrExt as _;
+    Ok(CString::new(path.as_os_str().as_bytes())?)
 }
 
 /// Who `fork` or `clone3` returned to.
@@ -72,21 +73,62 @@ pub(crate) fn pidfd_open(pid: libc::pid_t) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// An anonymous file of that name, which can be sealed and executed.
+/// An anonymous file of that name, which can be sealed.
 pub(crate) fn memfd(name: &CStr) -> io::Result<OwnedFd> {
-    // Since Linux 6.3; without it there, the host's vm.memfd_noexec decides.
-    const MFD_EXEC: libc::c_uint = 0x10;
-    let create = |flags: libc::c_uint| {
-        // SAFETY: `name` is a C string.
-        check(unsafe { libc::memfd_create(name.as_ptr(), flags) }.into())
-    };
+    // SAFETY: `name` is a C string; the descriptor is new and ours.
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    let fd = match create(flags | MFD_EXEC) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => create(flags)?,
-        other => other?,
-    };
-    // SAFETY: the descriptor is new and ours.
+    let fd = check(unsafe { libc::memfd_create(name.as_ptr(), flags) }.into())?;
+    // SAFETY: see above.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Opens a path below `root` as if `root` were `/`: symbolic links and `..` can't lead out.
+pub(crate) fn open_in_root(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: libc::c_int,
+) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    // SAFETY: all-zero is a valid `open_how`.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (flags | libc::O_CLOEXEC) as u64;
+    how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+    // SAFETY: the pointers are valid for the call; the descriptor is new and ours.
+    let fd = check(unsafe {
+        libc::syscall(
+            libc::SYS_openat2,
+            root.as_raw_fd(),
+            path.as_ptr(),
+            &raw const how,
+            size_of::<libc::open_how>(),
+        )
+    })?;
+    // SAFETY: see above.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// One instruction of classic BPF.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Filter {
+    pub(crate) code: u16,
+    pub(crate) jt: u8,
+    pub(crate) jf: u8,
+    pub(crate) k: u32,
+}
+
+/// Puts a filter on the system calls of this process and those it makes.
+pub(crate) fn load_seccomp(program: &[Filter]) -> io::Result<()> {
+    const SECCOMP_SET_MODE_FILTER: libc::c_ulong = 1;
+    let header = libc::sock_fprog {
+        len: u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?,
+        filter: program.as_ptr() as *mut libc::sock_filter,
+    };
+    // SAFETY: `Filter` has the layout of `sock_filter`; the kernel copies the program.
+    check(unsafe {
+        libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &raw const header)
+    })?;
+    Ok(())
 }
 
 /// `prctl` with one number.
@@ -136,6 +178,65 @@ pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> io::Result<()> 
     Ok(())
 }
 
+/// Loads a program that decides on device access and attaches it to a v2 cgroup, which keeps it
+/// after the descriptors are closed.
+pub(crate) fn attach_device_program(cgroup: BorrowedFd<'_>, program: &[u64]) -> io::Result<()> {
+    const BPF_PROG_LOAD: libc::c_int = 5;
+    const BPF_PROG_ATTACH: libc::c_int = 8;
+    const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+    const BPF_CGROUP_DEVICE: u32 = 6;
+    const BPF_F_ALLOW_MULTI: u32 = 2;
+    let license = c"Apache-2.0";
+    // The first fields of `union bpf_attr` for each command; the kernel takes the rest as zero.
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+    }
+    #[repr(C)]
+    struct Attach {
+        target: u32,
+        program: u32,
+        kind: u32,
+        flags: u32,
+    }
+    let load = Load {
+        kind: BPF_PROG_TYPE_CGROUP_DEVICE,
+        count: program.len() as u32,
+        instructions: program.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+    };
+    // SAFETY: the pointers in `load` are valid for the call; the descriptor is new and ours.
+    let fd = check(unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const load, size_of::<Load>())
+    })?;
+    // SAFETY: see above.
+    let loaded = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+    let attach = Attach {
+        target: cgroup.as_raw_fd() as u32,
+        program: loaded.as_raw_fd() as u32,
+        kind: BPF_CGROUP_DEVICE,
+        flags: BPF_F_ALLOW_MULTI,
+    };
+    // SAFETY: `attach` is valid for the call.
+    check(unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, &raw const attach, size_of::<Attach>())
+    })?;
+    Ok(())
+}
+
 /// A descriptor for SIGCHLD and SIGTERM, which are blocked from now on.
 pub(crate) fn signal_fd(signals: &[libc::c_int]) -> io::Result<OwnedFd> {
     // SAFETY: the set is initialised by sigemptyset before it is read.
@@ -177,31 +278,12 @@ pub(crate) fn inherited(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Closes every descriptor from `first` on. Only for a process that never gets back to the frames
-/// that own them: a child between fork and exec.
-pub(crate) fn close_from(first: RawFd) -> io::Result<()> {
-    // SAFETY: the owners of the descriptors never run again in this process (see above).
-    check(unsafe { libc::syscall(libc::SYS_close_range, first as u32, u32::MAX, 0) })?;
+/// Closes on exec all descriptors from `first` on.
+pub(crate) fn close_from_on_exec(first: u32) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: changes a flag of descriptors, closes none.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) })?;
     Ok(())
-}
-
-/// Keeps standard input and output and the given descriptors, which move to 3 and up and close on
-/// exec; closes all others. For the same processes as [`close_from`]: what they execute, or enter
-/// as a working folder, must not be reachable through a descriptor of the host's.
-pub(crate) fn keep_only<const N: usize>(kept: [OwnedFd; N]) -> io::Result<[OwnedFd; N]> {
-    let end = 3 + N as RawFd;
-    let aside = |fd: OwnedFd| fcntl(fd.as_fd(), FcntlArg::F_DUPFD_CLOEXEC(end));
-    let mut raised = [-1; N];
-    for (slot, fd) in raised.iter_mut().zip(kept) {
-        *slot = aside(fd)?;
-    }
-    for (place, fd) in (3..).zip(raised) {
-        // SAFETY: whoever owned `place` never runs again (see above).
-        check(unsafe { libc::dup3(fd, place, libc::O_CLOEXEC) }.into())?;
-    }
-    close_from(end)?;
-    // SAFETY: the numbers were filled just now and nobody else uses them.
-    Ok(std::array::from_fn(|index| unsafe { OwnedFd::from_raw_fd(3 + index as RawFd) }))
 }
 
 /// Gives freed memory back to the system.

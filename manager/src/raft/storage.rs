@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use prost_of_raft::Message;
+use protobuf::well_known_types::BytesValue;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
 use raft_engine::{Engine, LogBatch, MessageExt, ReadableSize};
@@ -15,14 +17,28 @@ const CONF_STATE: &[u8] = b"conf_state";
 /// Index and term of the last entry that a snapshot stands for.
 const SNAPSHOT_MARK: &[u8] = b"snapshot_mark";
 
-struct EntryIndex;
+/// An entry as the log keeps it. `raft-engine` takes messages of the `protobuf` crate, raft's own
+/// are of `prost`: the one is carried in the other, behind its index.
+struct Record;
 
-impl MessageExt for EntryIndex {
-    type Entry = Entry;
+impl MessageExt for Record {
+    type Entry = BytesValue;
 
-    fn index(entry: &Entry) -> u64 {
-        entry.index
+    fn index(record: &BytesValue) -> u64 {
+        let index = record.value.first_chunk::<8>();
+        index.map_or(0, |index| u64::from_le_bytes(*index))
     }
+}
+
+fn record(entry: &Entry) -> BytesValue {
+    let mut value = entry.index.to_le_bytes().to_vec();
+    value.extend(entry.encode_to_vec());
+    BytesValue { value, ..BytesValue::default() }
+}
+
+fn entry(record: &BytesValue) -> Result<Entry, raft_engine::Error> {
+    let body = record.value.get(8..).unwrap_or_default();
+    Entry::decode(body).map_err(|error| raft_engine::Error::Corruption(error.to_string()))
 }
 
 /// What raft reads its log from.
@@ -68,8 +84,8 @@ impl LogStorage {
             ..raft_engine::Config::default()
         };
         let engine = Engine::open(config).map_err(log_error)?;
-        let hard_state = engine.get_message(GROUP, HARD_STATE).map_err(log_error)?;
-        let conf_state = engine.get_message(GROUP, CONF_STATE).map_err(log_error)?;
+        let hard_state = read::<HardState>(&engine, dir, HARD_STATE)?;
+        let conf_state = read::<ConfState>(&engine, dir, CONF_STATE)?;
         let mark = engine.get(GROUP, SNAPSHOT_MARK);
         let mut storage = Self {
             engine,
@@ -88,7 +104,7 @@ impl LogStorage {
             storage.conf_state.voters = vec![voter];
             let mut batch = LogBatch::default();
             batch
-                .put_message(GROUP, CONF_STATE.to_vec(), &storage.conf_state)
+                .put(GROUP, CONF_STATE.to_vec(), storage.conf_state.encode_to_vec())
                 .and_then(|()| storage.engine.write(&mut batch, true).map(drop))
                 .map_err(log_error)?;
         }
@@ -108,9 +124,10 @@ impl LogStorage {
         sync: bool,
     ) -> Result<(), RaftError> {
         let mut batch = LogBatch::with_capacity(entries.len() + 1);
-        let filled = batch.add_entries::<EntryIndex>(GROUP, entries);
+        let records: Vec<BytesValue> = entries.iter().map(record).collect();
+        let filled = batch.add_entries::<Record>(GROUP, &records);
         let filled = filled.and_then(|()| match hard_state {
-            Some(state) => batch.put_message(GROUP, HARD_STATE.to_vec(), state),
+            Some(state) => batch.put(GROUP, HARD_STATE.to_vec(), state.encode_to_vec()),
             None => Ok(()),
         });
         filled
@@ -147,6 +164,19 @@ impl LogStorage {
     }
 }
 
+/// A message of raft's own state; none in a new log.
+fn read<M: Message + Default>(
+    engine: &Engine,
+    dir: &Path,
+    key: &[u8],
+) -> Result<Option<M>, RaftError> {
+    let Some(bytes) = engine.get(GROUP, key) else { return Ok(None) };
+    M::decode(&*bytes).map(Some).map_err(|error| RaftError::Corrupt {
+        path: dir.to_owned(),
+        what: format!("its {} is not readable: {error}", String::from_utf8_lossy(key)),
+    })
+}
+
 fn other(source: raft_engine::Error) -> raft::Error {
     raft::Error::Store(StorageError::Other(Box::new(source)))
 }
@@ -167,11 +197,11 @@ impl raft::Storage for LogStorage {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
         let max_size = max_size.into().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
-        let mut entries = Vec::new();
+        let mut records = Vec::new();
         self.engine
-            .fetch_entries_to::<EntryIndex>(GROUP, low, high, max_size, &mut entries)
+            .fetch_entries_to::<Record>(GROUP, low, high, max_size, &mut records)
             .map_err(other)?;
-        Ok(entries)
+        records.iter().map(entry).collect::<Result<_, _>>().map_err(other)
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
@@ -181,8 +211,8 @@ impl raft::Storage for LogStorage {
         if index < self.mark.index {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
-        match self.engine.get_entry::<EntryIndex>(GROUP, index).map_err(other)? {
-            Some(entry) => Ok(entry.term),
+        match self.engine.get_entry::<Record>(GROUP, index).map_err(other)? {
+            Some(record) => Ok(entry(&record).map_err(other)?.term),
             None => Err(raft::Error::Store(StorageError::Unavailable)),
         }
     }
