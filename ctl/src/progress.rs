@@ -1,54 +1,23 @@
 //! Where a set of services is on its way to what was asked for: a pure model, fed with the events
 //! of a watch.
-//!
-//! What failed before the wait began is history: only what happens during it can fail it. A
-//! service that runs is believed after a moment, and only after a longer one when something of it
-//! has failed before.
 
-mod slots;
-mod task;
-
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
 
 use shoal_proto::v1::watch_event::Event;
-use shoal_proto::v1::{Service, Stack, Task, TaskState};
+use shoal_proto::v1::{RestartCondition, Service, Task, TaskState, service_mode};
 
-use slots::Slots;
-pub(crate) use task::state;
-use task::{is_live, setback};
+/// Failures in a row in a slot before a service counts as broken.
+const MAX_FAILURES: u32 = 3;
 
 /// The services that are waited for.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    awaited: BTreeMap<String, Awaited>,
-    /// The deploy that is waited for; a later one ends the wait.
-    revision: Option<u64>,
-    /// States of the tasks that there were before.
-    before: BTreeMap<String, TaskState>,
-    stack: Option<Stack>,
+    /// None: all that come.
+    only: Option<BTreeSet<String>>,
     services: BTreeMap<String, Service>,
     tasks: BTreeMap<String, Task>,
-    /// As they came; also of tasks that are forgotten by now.
-    failures: Vec<Failure>,
+    synced: bool,
     stack_gone: bool,
-}
-
-#[derive(Debug)]
-struct Awaited {
-    name: String,
-    /// The change that is waited for takes it away.
-    leaves: bool,
-}
-
-#[derive(Debug)]
-struct Failure {
-    task: String,
-    service: String,
-    slot: u64,
-    spec_version: u64,
-    rejected: bool,
-    reason: String,
 }
 
 /// What to tell the user now.
@@ -56,160 +25,258 @@ struct Failure {
 pub(crate) enum Verdict {
     /// Not there yet.
     Waiting,
-    /// All services are as wanted; true when it is still so after this long.
-    Up(Duration),
+    /// All services run as wanted.
+    Done,
     /// Some won't come up; what their tasks say.
     Failed(Vec<String>),
-    /// The stack was deployed again meanwhile, as this revision.
-    Overtaken(u64),
-    /// What is waited for was removed by someone.
-    Removed(String),
-}
-
-/// One service as it is shown.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Line {
-    pub(crate) name: String,
-    pub(crate) up: u64,
-    pub(crate) wanted: u64,
-    /// What its slowest task does; empty when all is done.
-    pub(crate) doing: String,
 }
 
 impl Progress {
-    /// `name` is how a service is shown; `before` are the tasks as they were before the change.
-    pub(crate) fn new(
-        services: &[Service],
-        name: impl Fn(&Service) -> String,
-        before: &[Task],
-    ) -> Self {
-        let awaited = services.iter().map(|service| {
-            (service.id.clone(), Awaited { name: name(service), leaves: service.removing })
-        });
-        let before = before.iter().map(|task| (task.id.clone(), state(task)));
-        Self { awaited: awaited.collect(), before: before.collect(), ..Self::default() }
+    pub(crate) fn of_all() -> Self {
+        Self::default()
     }
 
-    /// For a stack of this revision.
-    pub(crate) fn of_revision(self, revision: u64) -> Self {
-        Self { revision: Some(revision), ..self }
-    }
-
-    /// A watch begins anew: it tells all that there is once more.
-    pub(crate) fn restart(&mut self) {
-        self.stack = None;
-        self.services.clear();
-        self.tasks.clear();
+    /// By service ids.
+    pub(crate) fn of(services: BTreeSet<String>) -> Self {
+        Self { only: Some(services), ..Self::default() }
     }
 
     pub(crate) fn take(&mut self, event: Event) {
         match event {
             Event::Service(service) => {
-                self.services.insert(service.id.clone(), service);
+                if self.only.as_ref().is_none_or(|only| only.contains(&service.id)) {
+                    self.services.insert(service.id.clone(), service);
+                }
             }
-            Event::Task(task) => {
-                self.note_failure(&task);
-                self.tasks.insert(task.id.clone(), task);
-            }
-            Event::Stack(stack) => self.stack = Some(stack),
+            Event::Task(task) => drop(self.tasks.insert(task.id.clone(), task)),
             Event::Removed(removed) => match removed.kind.as_str() {
                 "service" => drop(self.services.remove(&removed.id)),
                 "task" => drop(self.tasks.remove(&removed.id)),
                 "stack" => self.stack_gone = true,
                 _ => {}
             },
-            Event::Node(_) | Event::Network(_) | Event::Synced(_) => {}
+            Event::Synced(_) => self.synced = true,
+            Event::Node(_) | Event::Network(_) | Event::Stack(_) => {}
         }
     }
 
-    fn note_failure(&mut self, task: &Task) {
-        let known = self.before.get(&task.id).is_some_and(|before| before.is_terminal())
-            || self.failures.iter().any(|failure| failure.task == task.id);
-        if let Some(reason) = setback(task).filter(|_| !known) {
-            self.failures.push(Failure {
-                task: task.id.clone(),
-                service: task.service_id.clone(),
-                slot: task.slot,
-                spec_version: task.spec_version,
-                rejected: state(task) == TaskState::Rejected,
-                reason,
-            });
-        }
+    pub(crate) fn is_gone(&self) -> bool {
+        self.stack_gone || (self.synced && self.services.is_empty())
     }
 
-    pub(crate) fn stack_is_gone(&self) -> bool {
-        self.stack_gone
+    fn tasks_of(&self, service: &Service) -> impl Iterator<Item = &Task> {
+        self.tasks.values().filter(move |task| task.service_id == service.id)
     }
 
-    /// Tasks that have not ended yet.
-    pub(crate) fn live_tasks(&self) -> usize {
-        self.tasks.values().filter(|task| is_live(task)).count()
+    /// Name, tasks running, tasks wanted, and what the slowest one does.
+    pub(crate) fn lines(&self) -> Vec<(String, u64, u64, String)> {
+        let lines = self.services.values().filter(|service| !service.removing).map(|service| {
+            let name = service.spec.clone().unwrap_or_default().name;
+            let busy = self
+                .tasks_of(service)
+                .filter(|task| wanted(task) && state(task) < TaskState::Running)
+                .min_by_key(|task| state(task));
+            (name, self.up(service), replicas(service), busy.map(describe).unwrap_or_default())
+        });
+        lines.collect()
     }
 
-    /// Valid once the watch has told all that there is.
+    /// Tasks of the newest spec that run, or are over and were meant to be.
+    fn up(&self, service: &Service) -> u64 {
+        let current =
+            self.tasks_of(service).filter(|task| task.spec_version == service.spec_version);
+        let once = service.spec.as_ref().and_then(|spec| spec.task.as_ref()).is_some_and(|task| {
+            task.restart.is_some_and(|restart| restart.condition() != RestartCondition::Any)
+        });
+        let up = current.filter(|task| match state(task) {
+            TaskState::Running => wanted(task),
+            TaskState::Complete => once,
+            _ => false,
+        });
+        up.map(|task| task.slot).collect::<BTreeSet<_>>().len() as u64
+    }
+
+    fn is_up(&self, service: &Service) -> bool {
+        let leftover = self.tasks_of(service).any(|task| {
+            let old = task.spec_version != service.spec_version
+                || task.desired_state() > TaskState::Running;
+            old && !state(task).is_terminal()
+        });
+        service.removing || (self.up(service) == replicas(service) && !leftover)
+    }
+
     pub(crate) fn verdict(&self) -> Verdict {
-        if let Some(stack) = &self.stack {
-            let name = || stack.spec.as_ref().map(|spec| spec.name.clone()).unwrap_or_default();
-            match self.revision {
-                Some(_) if stack.removing => {
-                    return Verdict::Removed(format!("stack {}", name()));
-                }
-                Some(revision) if stack.revision > revision => {
-                    return Verdict::Overtaken(stack.revision);
-                }
-                _ => {}
-            }
+        if !self.synced {
+            return Verdict::Waiting;
         }
-        for (id, awaited) in self.awaited.iter().filter(|(_, awaited)| !awaited.leaves) {
-            if self.services.get(id).is_none_or(|service| service.removing) {
-                return Verdict::Removed(format!("service {}", awaited.name));
-            }
-        }
-        let slots: Vec<Slots<'_>> = self.slots().collect();
-        let broken: Vec<String> = slots.iter().flat_map(Slots::broken).collect();
+        let broken: Vec<String> =
+            self.services.values().filter(|s| !s.removing).flat_map(|s| self.broken(s)).collect();
         if !broken.is_empty() {
             return Verdict::Failed(broken);
         }
-        let leaving = self
-            .awaited
-            .iter()
-            .any(|(id, awaited)| awaited.leaves && self.services.contains_key(id));
-        if leaving || !slots.iter().all(Slots::is_up) {
-            return Verdict::Waiting;
-        }
-        let settle = slots.iter().map(Slots::settle).max();
-        Verdict::Up(settle.unwrap_or_default())
+        let awaited = self
+            .only
+            .as_ref()
+            .is_none_or(|only| only.iter().all(|id| self.services.contains_key(id)));
+        let up = self.services.values().all(|service| self.is_up(service));
+        if awaited && up { Verdict::Done } else { Verdict::Waiting }
     }
 
-    pub(crate) fn lines(&self) -> Vec<Line> {
-        let leaving = self.awaited.iter().filter_map(|(id, awaited)| {
-            let service = self.services.get(id).filter(|_| awaited.leaves)?;
-            let left = self.tasks.values().filter(|t| t.service_id == service.id && is_live(t));
-            Some(Line {
-                name: awaited.name.clone(),
-                up: left.count() as u64,
-                wanted: 0,
-                doing: "being removed".to_owned(),
-            })
+    /// Why the service won't come up: a task was rejected, which another try won't change, or a
+    /// slot keeps failing.
+    fn broken(&self, service: &Service) -> Vec<String> {
+        if self.is_up(service) {
+            return Vec::new();
+        }
+        let current =
+            || self.tasks_of(service).filter(|task| task.spec_version == service.spec_version);
+        let running =
+            |slot| current().any(|task| task.slot == slot && state(task) == TaskState::Running);
+        let failed = current().filter(|task| {
+            let hopeless = match state(task) {
+                TaskState::Rejected => true,
+                TaskState::Failed => task.failures + 1 >= MAX_FAILURES || !restarts(task),
+                _ => false,
+            };
+            hopeless && !running(task.slot)
         });
-        let mut lines: Vec<Line> = self.slots().map(|slots| slots.line()).chain(leaving).collect();
-        lines.sort_by(|a, b| a.name.cmp(&b.name));
-        lines
+        let mut errors: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for task in failed {
+            errors.entry(error(task)).or_default().push(task.slot);
+        }
+        let name = service.spec.clone().unwrap_or_default().name;
+        errors.into_iter().map(|(error, slots)| explain(&name, slots, &error)).collect()
     }
 
     /// What those that are not up say, for when time runs out.
     pub(crate) fn reasons(&self) -> Vec<String> {
-        self.slots().flat_map(|slots| slots.late()).collect()
-    }
-
-    fn slots(&self) -> impl Iterator<Item = Slots<'_>> {
-        self.awaited.iter().filter(|(_, awaited)| !awaited.leaves).filter_map(|(id, awaited)| {
-            let service = self.services.get(id)?;
-            let tasks = self.tasks.values().filter(|task| task.service_id == *id).collect();
-            Some(Slots { progress: self, name: &awaited.name, service, tasks })
+        let late = self.services.values().filter(|service| !self.is_up(service));
+        late.flat_map(|service| {
+            let name = service.spec.clone().unwrap_or_default().name;
+            let mut reasons: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+            for task in self.tasks_of(service).filter(|task| {
+                !matches!(
+                    state(task),
+                    TaskState::Running | TaskState::Complete | TaskState::Shutdown
+                )
+            }) {
+                let reason = match error(task) {
+                    error if error.is_empty() => describe(task),
+                    error => error,
+                };
+                reasons.entry(reason).or_default().push(task.slot);
+            }
+            let lines = reasons.into_iter().map(|(reason, slots)| explain(&name, slots, &reason));
+            lines.collect::<Vec<_>>()
         })
+        .collect()
+    }
+}
+
+fn explain(service: &str, mut slots: Vec<u64>, reason: &str) -> String {
+    slots.sort_unstable();
+    slots.dedup();
+    match slots[..] {
+        [slot] => format!("{service}.{slot}: {reason}"),
+        _ => format!("{service} ({} tasks): {reason}", slots.len()),
+    }
+}
+
+pub(crate) fn state(task: &Task) -> TaskState {
+    task.status.as_ref().map_or(TaskState::New, |status| status.state())
+}
+
+fn wanted(task: &Task) -> bool {
+    task.desired_state() <= TaskState::Running
+}
+
+fn restarts(task: &Task) -> bool {
+    let policy = task.spec.as_ref().and_then(|spec| spec.restart).unwrap_or_default();
+    policy.condition() != RestartCondition::None
+}
+
+fn error(task: &Task) -> String {
+    task.status.clone().unwrap_or_default().error
+}
+
+fn describe(task: &Task) -> String {
+    let status = task.status.clone().unwrap_or_default();
+    if !task.waiting_for.is_empty() {
+        return task.waiting_for.clone();
+    }
+    if !status.error.is_empty() {
+        return status.error;
+    }
+    status.message
+}
+
+fn replicas(service: &Service) -> u64 {
+    let mode = service.spec.as_ref().and_then(|spec| spec.mode.as_ref());
+    match mode.and_then(|mode| mode.mode.as_ref()) {
+        Some(service_mode::Mode::Replicated(replicated)) => replicated.replicas,
+        None => 1,
     }
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use shoal_proto::v1::{ServiceSpec, TaskStatus};
+
+    fn service(spec_version: u64) -> Event {
+        let spec = ServiceSpec { name: "app_web".to_owned(), ..ServiceSpec::default() };
+        Event::Service(Service {
+            id: "s".to_owned(),
+            spec: Some(spec),
+            spec_version,
+            ..Service::default()
+        })
+    }
+
+    fn task(id: &str, spec_version: u64, state: TaskState, error: &str, failures: u32) -> Event {
+        let mut status = TaskStatus { error: error.to_owned(), ..TaskStatus::default() };
+        status.set_state(state);
+        Event::Task(Task {
+            id: id.to_owned(),
+            service_id: "s".to_owned(),
+            slot: 1,
+            spec_version,
+            desired_state: TaskState::Running.into(),
+            status: Some(status),
+            failures,
+            ..Task::default()
+        })
+    }
+
+    fn verdict(events: Vec<Event>) -> Verdict {
+        let mut progress = Progress::of_all();
+        events.into_iter().for_each(|event| progress.take(event));
+        progress.take(Event::Synced(true));
+        progress.verdict()
+    }
+
+    #[test]
+    fn a_service_is_up_when_its_newest_task_runs_alone() {
+        use TaskState::{Running, Starting};
+        assert_eq!(verdict(vec![service(1)]), Verdict::Waiting);
+        assert_eq!(verdict(vec![service(1), task("a", 1, Starting, "", 0)]), Verdict::Waiting);
+        assert_eq!(verdict(vec![service(1), task("a", 1, Running, "", 0)]), Verdict::Done);
+        assert_eq!(verdict(vec![service(2), task("a", 1, Running, "", 0)]), Verdict::Waiting);
+        let both = vec![service(2), task("a", 1, Running, "", 0), task("b", 2, Running, "", 0)];
+        assert_eq!(verdict(both), Verdict::Waiting);
+    }
+
+    #[test]
+    fn tasks_that_cannot_run_fail_the_deploy_with_their_own_words() {
+        use TaskState::{Failed, Rejected};
+        let no_image = "app_web.1: no such image".to_owned();
+        let rejected = vec![service(1), task("a", 1, Rejected, "no such image", 0)];
+        assert_eq!(verdict(rejected), Verdict::Failed(vec![no_image]));
+        let once = vec![service(1), task("a", 1, Failed, "exit code 1", 0)];
+        assert_eq!(verdict(once), Verdict::Waiting);
+        let thrice = vec![service(1), task("a", 1, Failed, "exit code 1", 2)];
+        assert_eq!(verdict(thrice), Verdict::Failed(vec!["app_web.1: exit code 1".to_owned()]));
+        let old = vec![service(2), task("a", 1, Rejected, "old news", 0)];
+        assert_eq!(verdict(old), Verdict::Waiting);
+    }
+}

@@ -152,6 +152,9 @@ impl Runtime {
     /// # Errors
     /// Whatever fails; nothing of the container remains then.
     pub fn create(&self, id: &str, request: CreateRequest) -> Result<Created, RuntimeError> {
+        if !is_plain(id) {
+            return Err(RuntimeError::Invalid(format!("{id:?} can't be a container's id")));
+        }
         let dir = self.dir(id);
         match DirBuilder::new().mode(0o700).create(&dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -160,10 +163,10 @@ impl Runtime {
             other => other.map_err(RuntimeError::io("create", &dir))?,
         }
         let created = self.create_in(&dir, id, request);
-        if created.is_err() {
-            if let Err(error) = self.remove_traces(id) {
-                tracing::warn!(container.id = id, %error, "left over from a failed create");
-            }
+        if created.is_err()
+            && let Err(error) = self.remove_traces(id)
+        {
+            tracing::warn!(container.id = id, %error, "left over from a failed create");
         }
         created
     }
@@ -404,8 +407,7 @@ impl Runtime {
     }
 
     fn check_exists(&self, id: &str) -> Result<(), RuntimeError> {
-        let plain = !id.is_empty() && !id.contains('/') && !id.starts_with('.');
-        if plain && self.dir(id).is_dir() {
+        if is_plain(id) && self.dir(id).is_dir() {
             return Ok(());
         }
         Err(RuntimeError::Missing(id.to_owned()))
@@ -465,4 +467,9 @@ impl Runtime {
     pub fn close(&self) {
         self.shared.cgroups.remove_parent();
     }
+}
+
+/// One name of a folder, and no way out of the one it is in.
+fn is_plain(id: &str) -> bool {
+    !id.is_empty() && !id.contains(['/', '\0']) && !id.starts_with('.')
 }

@@ -145,7 +145,7 @@ impl<'a> Shim<'a> {
         let forked = sys::clone3(NAMESPACES, cgroup.as_ref().map(AsFd::as_fd));
         let init = match forked.map_err(say("new namespaces"))? {
             Forked::Child => {
-                drop((words, report, stdout, stderr, listener));
+                drop((words, report, stdout, stderr, listener, cgroup, signals));
                 redirect(&stdout_in, &stderr_in);
                 drop((stdout_in, stderr_in));
                 init::run(&settings.dir, words_in, report_out)

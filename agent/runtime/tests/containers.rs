@@ -1,6 +1,8 @@
 //! Real containers from a busybox root, through the runtime's public face. Has a `main` of its
 //! own: the shims that it starts are copies of this very program.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // it is all test
+
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};

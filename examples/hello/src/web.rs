@@ -27,7 +27,9 @@ fn handle(path: &str, client: SocketAddr) -> Response {
             Response { status: "200 OK", kind: "application/json", body }
         }
         "/" => Response { status: "200 OK", kind: "text/html; charset=utf-8", body: page(client) },
-        _ => Response { status: "404 Not Found", kind: "text/plain", body: "not here\n".to_owned() },
+        _ => {
+            Response { status: "404 Not Found", kind: "text/plain", body: "not here\n".to_owned() }
+        }
     }
 }
 

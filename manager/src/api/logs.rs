@@ -84,7 +84,7 @@ pub(super) fn stream(
         if !options.follow {
             subscription.close();
         }
-        let later = LogOptions { tail: -1, ..options.clone() };
+        let later = LogOptions { tail: -1, ..options };
         loop {
             let entry = tokio::select! {
                 entry = subscription.next() => entry,
@@ -118,7 +118,7 @@ fn ask(
     for (node, tasks) in selection.tasks(store, asked) {
         let ids = tasks.iter().map(ToString::to_string).collect();
         asked.extend(tasks);
-        if !subscription.ask(node, &ids, options.clone()) {
+        if !subscription.ask(node, &ids, *options) {
             let name = store.node(node).map_or_else(|| node.to_string(), |n| n.spec.name.clone());
             errors.push(LogEntry {
                 node_id: node.to_string(),

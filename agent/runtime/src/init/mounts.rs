@@ -4,15 +4,16 @@
 //! `RESOLVE_IN_ROOT` and mounted over by descriptor: a link in an image can't lead a mount onto
 //! the host.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknod};
+use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
+use nix::unistd::symlinkat;
 use oci_spec::runtime::Mount;
 
 use crate::plan::{Plan, Rootfs};
@@ -34,7 +35,7 @@ pub(super) fn set_up(dir: &Path, plan: &Plan) -> Result<(), String> {
             None => format!("mount {target}: {error}"),
         })?;
     }
-    make_devices(&root).map_err(|error| format!("make /dev: {error}"))?;
+    make_devices(handle.as_fd()).map_err(|error| format!("make /dev: {error}"))?;
     switch_root(&handle).map_err(|error| format!("switch the root: {error}"))
 }
 
@@ -216,9 +217,10 @@ fn mount_cgroups(root: BorrowedFd<'_>, path: &Path, plan: &Plan) -> io::Result<(
 }
 
 /// The devices and links that every container has (runtime-spec, config-linux.md, "Default
-/// Devices"). /dev is a tmpfs of the container's own by now.
-fn make_devices(root: &Path) -> io::Result<()> {
-    let dev = root.join("dev");
+/// Devices"). /dev is a tmpfs of the container's own by now; it is opened below the root, since an
+/// image's /dev may have been a link to anywhere.
+fn make_devices(root: BorrowedFd<'_>) -> io::Result<()> {
+    let dev = open_in_root(root, Path::new("/dev"), libc::O_PATH | libc::O_DIRECTORY)?;
     for (name, major, minor) in [
         ("null", 1, 3),
         ("zero", 1, 5),
@@ -227,9 +229,12 @@ fn make_devices(root: &Path) -> io::Result<()> {
         ("urandom", 1, 9),
         ("tty", 5, 0),
     ] {
-        let path = dev.join(name);
-        match mknod(&path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor)) {
-            Ok(()) => fs::set_permissions(&path, Permissions::from_mode(0o666))?,
+        let mode = Mode::from_bits_truncate(0o666);
+        match mknodat(&dev, name, SFlag::S_IFCHR, mode, makedev(major, minor)) {
+            Ok(()) => {
+                let follow = nix::sys::stat::FchmodatFlags::FollowSymlink;
+                nix::sys::stat::fchmodat(&dev, name, mode, follow)?;
+            }
             Err(Errno::EEXIST) => {}
             Err(error) => return Err(error.into()),
         }
@@ -241,9 +246,9 @@ fn make_devices(root: &Path) -> io::Result<()> {
         ("stderr", "/proc/self/fd/2"),
         ("ptmx", "pts/ptmx"),
     ] {
-        match symlink(target, dev.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+        match symlinkat(target, &dev, name) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())

@@ -152,15 +152,16 @@ impl Prepared {
         let args: Vec<CString> = strings(&self.args);
         let env: Vec<CString> = strings(&self.env);
         sys::close_from_on_exec(3).map_err(|e| Failure::Denied(e.to_string()))?;
-        if self.init {
-            super::reaper::fork_command();
-        }
         if let Some(filter) = &self.seccomp {
             filter.load().map_err(|error| Failure::Denied(format!("load seccomp: {error}")))?;
         }
         if before != kept {
             sys::set_capabilities(kept, kept, 0)
                 .map_err(|error| Failure::Denied(format!("set capabilities: {error}")))?;
+        }
+        if self.init {
+            // With no more rights than the command has, and under its filter.
+            super::reaper::fork_command();
         }
         sys::reset_signals();
         match nix::unistd::execve(&program, &args, &env) {
@@ -240,7 +241,7 @@ fn strings(texts: &[String]) -> Vec<CString> {
 }
 
 fn resource(kind: PosixRlimitType) -> u32 {
-    (match kind {
+    match kind {
         PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
         PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
         PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
@@ -257,5 +258,5 @@ fn resource(kind: PosixRlimitType) -> u32 {
         PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
         PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
         PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
-    }) as u32
+    }
 }

@@ -96,7 +96,7 @@ fn in_update(service: &Service, tasks: Option<&Vec<&Arc<Task>>>) -> bool {
     let Some(tasks) = tasks else { return false };
     let current = |task: &&&Arc<Task>| task.spec_version == service.spec_version;
     let has_older = tasks.iter().any(|task| !current(&task));
-    let newest = tasks.iter().filter(current).next_back();
+    let newest = tasks.iter().rfind(current);
     has_older && newest.is_some_and(|task| task.state() != TaskState::Running)
 }
 
@@ -170,7 +170,7 @@ impl SlotPass<'_> {
         let (failures, not_before) = match last {
             None => (0, None),
             Some(last) => {
-                let policy = self.spec.restart.clone().unwrap_or_default();
+                let policy = self.spec.restart.unwrap_or_default();
                 match decide(&policy, last, context.now) {
                     Decision::Leave => return None,
                     Decision::Restart { failures, at } => (failures, at),

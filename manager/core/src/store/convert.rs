@@ -190,7 +190,7 @@ impl TryFrom<v1::Task> for Task {
     fn try_from(task: v1::Task) -> Result<Self, ConvertError> {
         Ok(Self {
             id: task.id.parse()?,
-            meta: task.meta.clone().into(),
+            meta: task.meta.into(),
             service: task.service_id.parse()?,
             service_name: task.service_name.as_str().into(),
             slot: Slot(task.slot),

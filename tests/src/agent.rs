@@ -1,0 +1,197 @@
+//! A real agent on a host, and `ctl` to talk to it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::{Host, binary, hello_tar, until};
+
+/// What a `ctl` call came to.
+#[derive(Debug, Clone)]
+pub struct Output {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Its containers are killed and its folders removed when it is dropped.
+pub struct Agent {
+    pub host: Host,
+    dir: tempfile::TempDir,
+    process: Option<Child>,
+}
+
+impl Agent {
+    /// Starts it and waits until it answers.
+    #[must_use]
+    pub fn start() -> Self {
+        let mut agent = Self::prepare();
+        agent.restart();
+        agent
+    }
+
+    /// A host and folders, without an agent yet.
+    #[must_use]
+    pub fn prepare() -> Self {
+        let dir = tempfile::Builder::new().prefix("shoal-test-").tempdir().unwrap();
+        Self { host: Host::new(), dir, process: None }
+    }
+
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir().join("agent.log")
+    }
+
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// The agent's command line, with its folders.
+    #[must_use]
+    pub fn command(&self) -> Command {
+        let mut command = self.host.command(binary("agent").to_str().unwrap());
+        command.arg("--data-dir").arg(self.dir().join("data"));
+        command.arg("--run-dir").arg(self.dir().join("run"));
+        command
+    }
+
+    /// Starts it in the same folders.
+    pub fn restart(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let child =
+            self.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.process = Some(child);
+        until(
+            "the agent answers",
+            || self.ctl(&["node", "ls"]),
+            |output| output.code == 0 && output.stdout.contains("ready"),
+        );
+    }
+
+    /// As `kill -9` or `kill` does; waits until it is gone.
+    pub fn end(&mut self, signal: &str) {
+        let Some(mut process) = self.process.take() else { return };
+        let pid = process.id().to_string();
+        Command::new("kill").args([signal, &pid]).status().unwrap();
+        process.wait().unwrap();
+    }
+
+    #[must_use]
+    pub fn ctl(&self, args: &[&str]) -> Output {
+        let socket = format!("unix://{}", self.dir().join("run/shoal.sock").display());
+        let output = Command::new(binary("ctl"))
+            .args(["--host", &socket])
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        Output {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// A call that must succeed.
+    pub fn must(&self, args: &[&str]) -> String {
+        let output = self.ctl(args);
+        assert_eq!(output.code, 0, "ctl {args:?}: {output:#?}\n{}", self.log());
+        output.stdout
+    }
+
+    /// The example's image.
+    pub fn import_hello(&self) {
+        let tar = hello_tar();
+        let cmd = r#"["/hello","web"]"#;
+        self.must(&["image", "import", tar.to_str().unwrap(), "shoal-hello", "--cmd", cmd]);
+    }
+
+    /// Writes a compose file and returns its path.
+    #[must_use]
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let path = self.dir().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Tasks of a stack that run: their ids, pids and names.
+    #[must_use]
+    pub fn running(&self, stack: &str) -> Vec<(String, u64, String)> {
+        let output = self.ctl(&["stack", "ps", stack, "--format", "json"]);
+        let tasks: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
+        let mut running: Vec<(String, u64, String)> = tasks
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|task| task["status"]["state"] == "TASK_STATE_RUNNING")
+            .map(|task| {
+                let text = |value: &Value| value.as_str().unwrap_or("1").to_owned();
+                let name = format!("{}.{}", text(&task["serviceName"]), text(&task["slot"]));
+                let pid = task["status"]["pid"].as_u64().unwrap_or(0);
+                (text(&task["id"]), pid, name)
+            })
+            .collect();
+        running.sort();
+        running
+    }
+
+    /// What the agent has left on the host: processes, cgroups, network.
+    #[must_use]
+    pub fn traces(&self) -> String {
+        let own = self.dir().to_string_lossy().into_owned();
+        let shims = processes(&own).len();
+        let run = self.dir().join("run/containers");
+        let containers = fs::read_dir(run).map_or(0, Iterator::count);
+        format!("shims: {shims}\ncontainers: {containers}\n{}", self.host.traces())
+    }
+
+    /// A reboot, as far as one can have it: no process and no run folder is left, the rest stays.
+    pub fn reboot(&mut self) {
+        self.end("-9");
+        self.kill_containers();
+        fs::remove_dir_all(self.dir().join("run")).unwrap();
+        self.host = Host::new();
+        self.restart();
+    }
+
+    fn kill_containers(&self) {
+        let own = self.dir().to_string_lossy().into_owned();
+        for pid in processes(&own) {
+            Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+        }
+        until("no shim is left", || processes(&own), Vec::is_empty);
+    }
+}
+
+/// Shims whose folder is below that one.
+fn processes(folder: &str) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let found = entries.filter_map(|entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let command = fs::read(entry.path().join("cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command);
+        (command.starts_with("shoal-shim") && command.contains(folder)).then_some(pid)
+    });
+    found.collect()
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the agent's log:\n{}", self.log());
+        }
+        // Containers first by the agent itself, which also takes their cgroups away.
+        for stack in self.ctl(&["stack", "ls", "-q"]).stdout.lines() {
+            let _ = self.ctl(&["stack", "rm", stack]);
+        }
+        self.end("-TERM");
+        self.kill_containers();
+    }
+}
