@@ -17,6 +17,8 @@ pub(crate) struct Progress {
     services: BTreeMap<String, Service>,
     tasks: BTreeMap<String, Task>,
     synced: bool,
+    /// Over before the watch began: no news of what is being waited for.
+    stale: BTreeSet<String>,
     stack_gone: bool,
 }
 
@@ -55,13 +57,17 @@ impl Progress {
                 "stack" => self.stack_gone = true,
                 _ => {}
             },
-            Event::Synced(_) => self.synced = true,
+            Event::Synced(_) => {
+                self.synced = true;
+                let over = self.tasks.values().filter(|task| state(task).is_terminal());
+                self.stale = over.map(|task| task.id.clone()).collect();
+            }
             Event::Node(_) | Event::Network(_) | Event::Stack(_) => {}
         }
     }
 
     pub(crate) fn is_gone(&self) -> bool {
-        self.stack_gone || (self.synced && self.services.is_empty())
+        self.stack_gone
     }
 
     fn tasks_of(&self, service: &Service) -> impl Iterator<Item = &Task> {
@@ -138,7 +144,7 @@ impl Progress {
                 TaskState::Failed => task.failures + 1 >= MAX_FAILURES || !restarts(task),
                 _ => false,
             };
-            hopeless && !running(task.slot)
+            hopeless && !self.stale.contains(&task.id) && !running(task.slot)
         });
         let mut errors: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for task in failed {
@@ -250,8 +256,8 @@ mod tests {
 
     fn verdict(events: Vec<Event>) -> Verdict {
         let mut progress = Progress::of_all();
-        events.into_iter().for_each(|event| progress.take(event));
         progress.take(Event::Synced(true));
+        events.into_iter().for_each(|event| progress.take(event));
         progress.verdict()
     }
 
@@ -264,6 +270,15 @@ mod tests {
         assert_eq!(verdict(vec![service(2), task("a", 1, Running, "", 0)]), Verdict::Waiting);
         let both = vec![service(2), task("a", 1, Running, "", 0), task("b", 2, Running, "", 0)];
         assert_eq!(verdict(both), Verdict::Waiting);
+    }
+
+    #[test]
+    fn failures_of_an_earlier_deploy_do_not_count() {
+        let mut progress = Progress::of_all();
+        progress.take(service(1));
+        progress.take(task("a", 1, TaskState::Rejected, "no such image", 0));
+        progress.take(Event::Synced(true));
+        assert_eq!(progress.verdict(), Verdict::Waiting);
     }
 
     #[test]

@@ -1,39 +1,26 @@
 //! The replicated log under the store.
 //!
 //! One thread owns the raft node and everything it writes ([`driver`]); the rest of the process
-//! talks to it over channels. An entry is a [`ChangeSet`]; applying committed entries in order to
-//! [`Store`] is all that ever changes the store. All proposals that arrive while the disk is busy
-//! become one batch with one fsync, and nobody hears of a commit before that fsync is done.
+//! talks to it over channels. An entry is a [`ChangeSet`](shoal_proto::v1::ChangeSet); applying
+//! committed entries in order to [`Store`] is all that ever changes the store. All proposals that
+//! arrive while the disk is busy become one batch with one fsync.
 
-mod apply;
-mod compactor;
 mod driver;
-mod error;
-mod logger;
-mod pending;
-mod published;
 mod snapshot;
 mod storage;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use prost::Message as _;
-use shoal_core::store::{Change, Event, Store};
-use shoal_proto::v1::ChangeSet;
+use shoal_core::store::{Change, Conflict, Event, Store};
 use tokio::sync::{broadcast, oneshot, watch};
 
-pub use error::{ProposeError, RaftError};
+use driver::{Command, Driver};
 
-use driver::Driver;
-use pending::{Command, Proposal};
-use published::State;
-
-/// Bytes of one encoded change set at the most.
-const MAX_CHANGE_SET: usize = 16 << 20;
+/// Commits that a slow subscriber may be behind before it has to start over.
+const COMMIT_BACKLOG: usize = 4096;
 
 /// How a manager takes part in raft.
 #[derive(Debug, Clone)]
@@ -48,7 +35,7 @@ pub struct RaftConfig {
     pub heartbeat_ticks: usize,
     /// Ticks without a leader before an election, at the least; twice that at the most.
     pub election_ticks: usize,
-    /// Applied entries between two snapshots; the log before the older of the last two is dropped.
+    /// Applied entries between two snapshots; the log before a snapshot is dropped.
     pub snapshot_every: u64,
 }
 
@@ -68,6 +55,71 @@ impl RaftConfig {
     }
 }
 
+/// Why raft could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RaftError {
+    /// A file or folder of the log.
+    #[error("raft: {}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The log can't be read or written.
+    #[error("raft log in {}: {source}", path.display())]
+    Log {
+        /// The log's folder.
+        path: PathBuf,
+        /// What the log's library said.
+        #[source]
+        source: raft_engine::Error,
+    },
+    /// The log's folder holds something else.
+    #[error("raft log in {}: {what}; restore it from a backup or start with an empty folder", path.display())]
+    Corrupt {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The raft library refused its own state.
+    #[error("raft: {0}")]
+    Raft(#[from] raft::Error),
+    /// The thread could not be started.
+    #[error("raft: no thread: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Why a proposal did not commit, or is not known to have.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ProposeError {
+    /// It was made from a state that is not the newest; nothing was done.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+    /// Another manager leads.
+    #[error("this manager is not the leader")]
+    NotLeader {
+        /// The leader's number, when known.
+        leader: Option<u64>,
+    },
+    /// The log can't be written. The change is not confirmed; it may still commit later.
+    #[error("the raft log can't be written: {0}; free space or repair the disk, then try again")]
+    Storage(String),
+    /// More than one entry may hold.
+    #[error("the change is {size} bytes, more than the {limit} that one change may have")]
+    TooLarge {
+        /// Bytes of the encoded change.
+        size: usize,
+        /// The bound in bytes.
+        limit: usize,
+    },
+    /// This manager is stopping.
+    #[error("the manager is stopping")]
+    Stopped,
+}
+
 /// Whether this manager leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leadership {
@@ -83,14 +135,14 @@ pub enum Leadership {
     },
 }
 
-/// One applied change set.
+/// One applied entry.
 #[derive(Debug, Clone)]
 pub struct Commit {
     /// Its index.
     pub index: u64,
     /// The store after it.
     pub store: Store,
-    /// What it did.
+    /// What it did; empty when its changes were refused.
     pub events: Arc<[Event]>,
 }
 
@@ -107,45 +159,49 @@ pub struct Status {
     pub leader: u64,
     /// Batches written to the log since the start, each with one fsync.
     pub log_writes: u64,
-    /// Index of the newest snapshot; 0 for none.
-    pub snapshot: u64,
 }
 
-/// A handle on the raft thread. The thread ends when the last handle is dropped.
+/// A handle on the raft thread.
 #[derive(Clone)]
 pub struct Raft {
-    id: u64,
     commands: Sender<Command>,
     state: watch::Receiver<State>,
-    // Weak: when the thread ends, subscribers must hear of it.
-    commits: broadcast::WeakSender<Commit>,
-    next_proposal: Arc<AtomicU64>,
+    commits: broadcast::Sender<Commit>,
 }
 
-/// Starts raft on the folder: a new group of one when it is empty, else from what it holds. In a
-/// group of one it returns when this manager leads and everything committed is in the store.
+/// What the raft thread publishes.
+#[derive(Debug, Clone)]
+struct State {
+    store: Store,
+    leadership: Leadership,
+    status: Status,
+}
+
+/// Starts raft on the folder: a new group of one when it is empty, else from what it holds.
+/// Returns when the state that was committed and known to be is in the store.
 ///
 /// # Errors
 /// The folder can't be used, or holds what this version can't read.
 pub async fn start(config: RaftConfig) -> Result<Raft, RaftError> {
     let (commands, inbox) = channel();
     let (ready, started) = oneshot::channel();
-    let id = config.raft_id;
+    let (commits, _) = broadcast::channel(COMMIT_BACKLOG);
+    let published = commits.clone();
     std::thread::Builder::new()
         .name("raft".to_owned())
-        .spawn(move || match Driver::open(config, inbox) {
-            Ok((driver, state, commits)) => {
+        .spawn(move || match Driver::open(config, inbox, published) {
+            Ok((driver, state)) => {
                 // Nobody waits any more: the caller was dropped, and so is the last handle.
-                let _ = ready.send(Ok((state, commits)));
+                let _ = ready.send(Ok(state));
                 driver.run();
             }
             Err(error) => drop(ready.send(Err(error))),
         })
         .map_err(RaftError::Thread)?;
-    let (state, commits) = started.await.unwrap_or_else(|_| {
+    let state = started.await.unwrap_or_else(|_| {
         Err(RaftError::Thread(std::io::Error::other("it ended before it was ready")))
     })?;
-    Ok(Raft { id, commands, state, commits, next_proposal: Arc::new(AtomicU64::new(1)) })
+    Ok(Raft { commands, state, commits })
 }
 
 impl Raft {
@@ -154,14 +210,8 @@ impl Raft {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose(&self, changes: Vec<Change>) -> Result<Commit, ProposeError> {
-        let id = self.next_proposal.fetch_add(1, Ordering::Relaxed);
-        let changes = changes.iter().map(Into::into).collect();
-        let data = ChangeSet { proposal: id, proposer: self.id, changes }.encode_to_vec();
-        if data.len() > MAX_CHANGE_SET {
-            return Err(ProposeError::TooLarge { size: data.len(), limit: MAX_CHANGE_SET });
-        }
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Propose(Proposal { id, data, reply }))?;
+        self.send(Command::Propose { changes, reply })?;
         answer.await.unwrap_or(Err(ProposeError::Stopped))
     }
 
@@ -171,7 +221,7 @@ impl Raft {
     /// This manager does not lead, or stops.
     pub async fn read_barrier(&self) -> Result<Store, ProposeError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Read(reply))?;
+        self.send(Command::Read { reply })?;
         answer.await.unwrap_or(Err(ProposeError::Stopped))
     }
 
@@ -203,31 +253,18 @@ impl Raft {
         state.wait_for(|state| done(state.leadership)).await.is_ok()
     }
 
-    /// Waits until the thread has ended: after [`Self::shutdown`], or because the log can't be
-    /// trusted any more. Nothing commits afterwards.
-    pub async fn stopped(&self) {
-        self.leadership_until(|_| false).await;
-    }
-
-    /// The store as it is, and exactly the commits after it, in order. A reader that falls behind
-    /// gets [`broadcast::error::RecvError::Lagged`] and starts over with another call; raft never
-    /// waits for it.
+    /// The commits from now on, and the store just before the first of them. A reader that falls
+    /// behind gets [`broadcast::error::RecvError::Lagged`] and starts over from [`Self::store`].
     #[must_use]
     pub fn commits(&self) -> (Store, broadcast::Receiver<Commit>) {
-        // The thread sends commits under this lock, together with the store that holds them.
-        let state = self.state.borrow();
-        let commits = match self.commits.upgrade() {
-            Some(commits) => commits.subscribe(),
-            None => broadcast::channel(1).1,
-        };
-        (state.store.clone(), commits)
+        let receiver = self.commits.subscribe();
+        (self.store(), receiver)
     }
 
-    /// Stops the thread after what it is doing; later proposals are refused. When it returns, the
-    /// folder can be opened again.
+    /// Stops the thread after what it is doing; later proposals are refused.
     pub async fn shutdown(&self) {
         let (reply, done) = oneshot::channel();
-        if self.send(Command::Shutdown(reply)).is_ok() {
+        if self.send(Command::Shutdown { reply }).is_ok() {
             // An error means that the thread has ended already.
             let _ = done.await;
         }

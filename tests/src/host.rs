@@ -4,7 +4,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The host's address on its link; the outside has the other.
-pub const ADDRESS: &str = "192.0.2.1";
+const ADDRESS: &str = "192.0.2.1";
 const OUTSIDE: &str = "192.0.2.2";
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);

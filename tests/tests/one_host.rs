@@ -175,7 +175,7 @@ fn what_cannot_run_says_why_and_leaves_nothing() {
     agent.import_hello();
     let mut taken = agent.host.command("busybox");
     let mut taken = taken
-        .args(["nc", "-l", "-p", "8082", "-s", "0.0.0.0"])
+        .args(["nc", "-ll", "-p", "8082", "-e", "cat"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()

@@ -73,7 +73,7 @@ struct Source {
 }
 
 async fn read(node: Node, subscription: LogSubscription, sender: mpsc::Sender<PublishLogsRequest>) {
-    let options = subscription.options.clone().unwrap_or_default();
+    let options = subscription.options.unwrap_or_default();
     let assigned = node.statuses.assignments();
     let mut sources: Vec<Source> = subscription
         .task_ids
@@ -154,7 +154,7 @@ impl Source {
                 node_id: node.id.to_string(),
                 time: Some(timestamp(entry.time)),
                 stream: stream.into(),
-                line: entry.line.into(),
+                line: entry.line,
                 error: String::new(),
             });
         }

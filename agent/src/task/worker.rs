@@ -214,10 +214,7 @@ impl Worker {
             Ok(End::Exited(exit)) => *exit,
             // How it took the signal.
             Ok(End::Unwanted | End::Unhealthy(_)) => {
-                match self.node.runtime.wait(&self.task.id).await {
-                    Ok(exit) => exit,
-                    Err(_) => None,
-                }
+                self.node.runtime.wait(&self.task.id).await.unwrap_or_default()
             }
             Err(_) => None,
         };

@@ -126,7 +126,10 @@ async fn rm(client: &mut Client, stacks: Vec<String>, detach: bool) -> anyhow::R
         }
         if !detach {
             let request = WatchRequest { stack, ..WatchRequest::default() };
-            follow(client, request, Progress::of_all(), Goal::Gone, None).await?;
+            let code = follow(client, request, Progress::of_all(), Goal::Gone, None).await?;
+            if code != ExitCode::SUCCESS {
+                return Ok(code);
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,8 +1,5 @@
-//! Snapshots of the store as files: `INDEX-TERM.snap` holds a magic, a checksum and an encoded
+//! Snapshots of the store as files: `INDEX-TERM.snap`, a checksum and an encoded
 //! [`StoreSnapshot`]. Written beside, synced and renamed, so that a file that is there is whole.
-//!
-//! The last two are kept, and the log from the older on: when the newest turns out to be damaged,
-//! the older and the log still make the same store.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -15,95 +12,81 @@ use shoal_proto::v1::StoreSnapshot;
 use super::RaftError;
 use super::storage::Mark;
 
-/// Older ones are deleted.
+/// Older ones than the last two are deleted.
 const KEPT: usize = 2;
-/// First bytes of the file, with the format's version.
-const MAGIC: &[u8; 8] = b"SHOALSN1";
-const SUFFIX: &str = "snap";
-/// A snapshot that is being written, or that a crash has left.
-const PARTIAL: &str = "partial";
 
-/// Writes the store as of `mark`. Returns the oldest snapshot's mark when as many are there as are
-/// kept: the log up to it has become superfluous.
-pub(super) fn write(dir: &Path, mark: Mark, store: &Store) -> Result<Option<Mark>, RaftError> {
-    let path = dir.join(format!("{:020}-{:020}.{SUFFIX}", mark.index, mark.term));
-    if let Err(source) = write_file(&path, &store.snapshot().encode_to_vec()) {
-        // Its space may be what others wait for; the error that counts is the write's.
-        let _ = fs::remove_file(path.with_extension(PARTIAL));
+/// Writes the store as of `mark`.
+pub(super) fn write(dir: &Path, mark: Mark, store: &Store) -> Result<(), RaftError> {
+    let path = dir.join(format!("{:020}-{:020}.snap", mark.index, mark.term));
+    let partial = path.with_extension("partial");
+    let body = store.snapshot().encode_to_vec();
+    let written = File::create(&partial)
+        .and_then(|mut file| {
+            file.write_all(&crc32(&body).to_le_bytes())?;
+            file.write_all(&body)?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&partial, &path))
+        .and_then(|()| File::open(dir)?.sync_all());
+    if let Err(source) = written {
+        // What is left is taken away with the next snapshot; the write's error counts.
+        let _ = fs::remove_file(&partial);
         return Err(RaftError::Io { path, source });
     }
-    let mut snapshots = list(dir)?;
-    let superfluous = snapshots.len().saturating_sub(KEPT);
-    for (_, path) in snapshots.drain(..superfluous) {
-        fs::remove_file(&path).map_err(|source| RaftError::Io { path, source })?;
-    }
-    Ok(snapshots.first().filter(|_| snapshots.len() == KEPT).map(|(mark, _)| *mark))
+    clean(dir).map_err(|source| RaftError::Io { path: dir.to_owned(), source })
 }
 
-fn write_file(path: &Path, body: &[u8]) -> io::Result<()> {
-    let partial = path.with_extension(PARTIAL);
-    let mut file = File::create(&partial)?;
-    file.write_all(MAGIC)?;
-    file.write_all(&crc32fast::hash(body).to_le_bytes())?;
-    file.write_all(body)?;
-    file.sync_all()?;
-    fs::rename(&partial, path)?;
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
-}
-
-/// The newest snapshot that can be read; none in a new folder. Takes away what a crash has left.
+/// The newest snapshot that can be read; none in a new folder.
 pub(super) fn newest(dir: &Path) -> Result<Option<(Mark, Store)>, RaftError> {
-    let mut damaged = None;
-    for (mark, path) in list(dir)?.into_iter().rev() {
+    let io_error = |source| RaftError::Io { path: dir.to_owned(), source };
+    fs::create_dir_all(dir).map_err(io_error)?;
+    let mut unreadable = None;
+    for (mark, path) in list(dir).map_err(io_error)?.into_iter().rev() {
         match read(&path) {
             Ok(store) => return Ok(Some((mark, store))),
-            Err(error) => {
-                tracing::warn!(%error, "a snapshot is damaged, trying an older one");
-                damaged = damaged.or(Some(error));
-            }
+            Err(error) => unreadable = unreadable.or(Some(error)),
         }
     }
-    damaged.map_or(Ok(None), Err)
+    unreadable.map_or(Ok(None), Err)
 }
 
 fn read(path: &Path) -> Result<Store, RaftError> {
     let bytes = fs::read(path).map_err(|source| RaftError::Io { path: path.to_owned(), source })?;
     let corrupt = |what: String| RaftError::Corrupt { path: path.to_owned(), what };
-    let rest = bytes
-        .strip_prefix(MAGIC)
-        .ok_or_else(|| corrupt("it is no snapshot of this version of shoal".to_owned()))?;
     let (checksum, body) =
-        rest.split_at_checked(4).ok_or_else(|| corrupt("it is cut off".to_owned()))?;
-    if checksum != crc32fast::hash(body).to_le_bytes() {
+        bytes.split_at_checked(4).ok_or_else(|| corrupt("it is cut off".to_owned()))?;
+    if checksum != crc32(body).to_le_bytes() {
         return Err(corrupt("its checksum does not match".to_owned()));
     }
     let snapshot = StoreSnapshot::decode(body).map_err(|error| corrupt(error.to_string()))?;
     Store::restore(snapshot).map_err(|error| corrupt(error.to_string()))
 }
 
-/// The snapshots, oldest first.
-fn list(dir: &Path) -> Result<Vec<(Mark, PathBuf)>, RaftError> {
-    let scan = || -> io::Result<_> {
-        let mut found = Vec::new();
-        for file in fs::read_dir(dir)? {
-            let path = file?.path();
-            if path.extension().is_some_and(|extension| extension == PARTIAL) {
-                fs::remove_file(path)?;
-            } else if let Some(mark) = mark(&path) {
-                found.push((mark, path));
-            }
+fn list(dir: &Path) -> io::Result<Vec<(Mark, PathBuf)>> {
+    let mut found = Vec::new();
+    for file in fs::read_dir(dir)? {
+        let path = file?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let mark = name.strip_suffix(".snap").and_then(|name| name.split_once('-'));
+        if let Some((index, term)) = mark
+            && let (Ok(index), Ok(term)) = (index.parse(), term.parse())
+        {
+            found.push((Mark { index, term }, path));
         }
-        found.sort_by_key(|(mark, _)| mark.index);
-        Ok(found)
-    };
-    scan().map_err(|source| RaftError::Io { path: dir.to_owned(), source })
+    }
+    found.sort_by_key(|(mark, _)| mark.index);
+    Ok(found)
 }
 
-fn mark(path: &Path) -> Option<Mark> {
-    let name = path.file_name()?.to_str()?.strip_suffix(SUFFIX)?.strip_suffix('.')?;
-    let (index, term) = name.split_once('-')?;
-    Some(Mark { index: index.parse().ok()?, term: term.parse().ok()? })
+fn clean(dir: &Path) -> io::Result<()> {
+    let snapshots = list(dir)?;
+    let old = snapshots.len().saturating_sub(KEPT);
+    for (_, path) in snapshots.into_iter().take(old) {
+        fs::remove_file(path)?;
+    }
+    Ok(())
 }
 
-#[cfg(test)]
-mod tests;
+fn crc32(bytes: &[u8]) -> u32 {
+    crc32fast::hash(bytes)
+}

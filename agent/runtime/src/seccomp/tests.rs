@@ -2,7 +2,7 @@ use super::*;
 
 /// Runs a classic BPF program over `struct seccomp_data`, as the kernel does.
 fn run(program: &Program, number: u32, args: [u64; 6]) -> u32 {
-    let mut data = vec![0u8; 64];
+    let mut data = [0u8; 64];
     data[0..4].copy_from_slice(&number.to_ne_bytes());
     let arch: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
     data[4..8].copy_from_slice(&arch.to_ne_bytes());

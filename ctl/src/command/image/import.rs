@@ -53,10 +53,13 @@ pub(crate) struct Import {
 }
 
 /// As in a Dockerfile: JSON is taken as it is, anything else is for the shell.
-fn command(text: Option<&String>) -> Vec<String> {
-    let Some(text) = text else { return Vec::new() };
-    serde_json::from_str(text)
-        .unwrap_or_else(|_| vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()])
+fn command(text: Option<&String>) -> anyhow::Result<Vec<String>> {
+    let Some(text) = text else { return Ok(Vec::new()) };
+    if text.trim_start().starts_with('[') {
+        return serde_json::from_str(text)
+            .with_context(|| format!("{text} is no JSON list of texts, such as [\"/bin/app\"]"));
+    }
+    Ok(vec!["/bin/sh".to_owned(), "-c".to_owned(), text.clone()])
 }
 
 fn port(text: &String) -> String {
@@ -66,8 +69,8 @@ fn port(text: &String) -> String {
 pub(super) async fn run(client: &mut Client, args: Import) -> anyhow::Result<ExitCode> {
     let header = ImportImageHeader {
         reference: args.image.clone(),
-        cmd: command(args.cmd.as_ref()),
-        entrypoint: command(args.entrypoint.as_ref()),
+        cmd: command(args.cmd.as_ref())?,
+        entrypoint: command(args.entrypoint.as_ref())?,
         env: args.env,
         expose: args.expose.iter().map(port).collect(),
         working_dir: args.workdir,
@@ -89,12 +92,11 @@ pub(super) async fn run(client: &mut Client, args: Import) -> anyhow::Result<Exi
     };
     let (sender, stream) = mpsc::channel(BACKLOG);
     sender.send(ImportImageRequest { part: Some(Part::Header(header)) }).await?;
-    let send = tokio::spawn(send(archive, sender));
-    let imported = client.images.import_image(ReceiverStream::new(stream)).await;
-    // The agent's own word, when it refused, goes before "it stopped listening".
-    let sent = send.await?;
-    let image = imported?.into_inner().image.unwrap_or_default();
-    sent?;
+    let import =
+        async { Ok(client.images.import_image(ReceiverStream::new(stream)).await?.into_inner()) };
+    // An archive that can't be read to its end cancels the import: half of one is never an image.
+    let ((), imported) = tokio::try_join!(send(archive, sender), import)?;
+    let image = imported.image.unwrap_or_default();
     output::line(image.id)?;
     Ok(ExitCode::SUCCESS)
 }
