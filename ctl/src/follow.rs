@@ -25,13 +25,22 @@ pub(crate) enum Goal {
     Gone,
 }
 
-/// Waits until the goal is reached. None: for ever.
+/// How long to wait.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Patience {
+    /// Give up after this. None: never.
+    pub(crate) timeout: Option<Duration>,
+    /// All must be as asked for this long: a program that ends right after its start is not up.
+    pub(crate) monitor: Duration,
+}
+
+/// Waits until the goal is reached.
 pub(crate) async fn follow(
     client: &mut Client,
     request: WatchRequest,
     mut progress: Progress,
     goal: Goal,
-    timeout: Option<Duration>,
+    Patience { timeout, monitor }: Patience,
 ) -> anyhow::Result<ExitCode> {
     let mut events = match client.control.watch(request).await {
         Ok(events) => events.into_inner(),
@@ -46,9 +55,15 @@ pub(crate) async fn follow(
     tokio::pin!(deadline);
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);
+    let mut stable_at: Option<tokio::time::Instant> = None;
     loop {
+        let stable = tokio::time::sleep_until(stable_at.unwrap_or_else(tokio::time::Instant::now));
         let event = tokio::select! {
             event = events.next() => event,
+            () = stable, if stable_at.is_some() => {
+                display.end();
+                return Ok(ExitCode::SUCCESS);
+            }
             () = &mut deadline, if timeout.is_some() => {
                 display.end();
                 let mut message = "not all is as asked for in time".to_owned();
@@ -74,10 +89,9 @@ pub(crate) async fn follow(
         }
         display.show(&progress);
         match progress.verdict() {
-            Verdict::Waiting => {}
+            Verdict::Waiting => stable_at = None,
             Verdict::Done => {
-                display.end();
-                return Ok(ExitCode::SUCCESS);
+                stable_at.get_or_insert_with(|| tokio::time::Instant::now() + monitor);
             }
             Verdict::Failed(reasons) => {
                 display.end();

@@ -16,7 +16,7 @@ use super::Ids;
 use super::logs::{self, LogArgs};
 use super::tasks::{self, TaskListing};
 use crate::client::Client;
-use crate::follow::{Goal, follow};
+use crate::follow::{Goal, Patience, follow};
 use crate::output::{self, Format, short};
 use crate::progress::Progress;
 
@@ -173,7 +173,8 @@ async fn scale_all(
         let request = WatchRequest { service: id.clone(), ..WatchRequest::default() };
         let progress = Progress::of(BTreeSet::from([id]));
         let timeout = (!timeout.is_zero()).then_some(timeout);
-        let code = follow(client, request, progress, Goal::Up, timeout).await?;
+        let patience = Patience { timeout, ..Patience::default() };
+        let code = follow(client, request, progress, Goal::Up, patience).await?;
         if code != ExitCode::SUCCESS {
             return Ok(code);
         }

@@ -14,7 +14,7 @@ use super::logs::{self, LogArgs};
 use super::tasks::{self, TaskListing};
 use super::{Ids, service};
 use crate::client::Client;
-use crate::follow::{Goal, follow};
+use crate::follow::{Goal, Patience, follow};
 use crate::output::{self, Format};
 use crate::progress::Progress;
 
@@ -126,7 +126,8 @@ async fn rm(client: &mut Client, stacks: Vec<String>, detach: bool) -> anyhow::R
         }
         if !detach {
             let request = WatchRequest { stack, ..WatchRequest::default() };
-            let code = follow(client, request, Progress::of_all(), Goal::Gone, None).await?;
+            let code = follow(client, request, Progress::of_all(), Goal::Gone, Patience::default())
+                .await?;
             if code != ExitCode::SUCCESS {
                 return Ok(code);
             }

@@ -13,7 +13,7 @@ use shoal_proto::duration;
 use shoal_proto::v1::{DeployStackRequest, StackSpec, WatchRequest};
 
 use crate::client::Client;
-use crate::follow::{Goal, follow};
+use crate::follow::{Goal, Patience, follow};
 use crate::output;
 use crate::progress::Progress;
 
@@ -45,6 +45,10 @@ pub(crate) struct Deploy {
     /// Give up waiting after this long; 0: never
     #[arg(long, default_value = "5m", value_parser = duration::parse)]
     timeout: Duration,
+
+    /// How long all tasks must have run before the deploy counts as done
+    #[arg(long, default_value = "1s", value_parser = duration::parse)]
+    monitor: Duration,
 }
 
 impl Deploy {
@@ -132,5 +136,6 @@ pub(super) async fn run(
         .collect();
     let request = WatchRequest { stack: name, ..WatchRequest::default() };
     let timeout = (!args.timeout.is_zero()).then_some(args.timeout);
-    follow(client, request, Progress::of(services), Goal::Up, timeout).await
+    let patience = Patience { timeout, monitor: args.monitor };
+    follow(client, request, Progress::of(services), Goal::Up, patience).await
 }
