@@ -22,11 +22,14 @@ impl Binary {
             let memory = sys::memfd(c"shoal-shim")?;
             let mut file = File::from(memory.try_clone()?);
             io::copy(&mut File::open(&path)?, &mut file)?;
+            drop(file);
+            // Not F_SEAL_WRITE: the kernel refuses it with EBUSY while anything still holds one of
+            // the pages just written, which a busy machine's page lists do. F_SEAL_FUTURE_WRITE
+            // refuses every write and writable mapping from now on, and there is none from before.
             let seals = SealFlag::F_SEAL_SEAL
                 | SealFlag::F_SEAL_SHRINK
                 | SealFlag::F_SEAL_GROW
-                | SealFlag::F_SEAL_WRITE;
-            drop(file);
+                | SealFlag::F_SEAL_FUTURE_WRITE;
             fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
             Ok(memory)
         };
