@@ -43,9 +43,11 @@ fn project() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
+/// A program as it was built; benchmarks set `SHOAL_PROFILE` to `release`.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
-    project().join("target/debug").join(name)
+    let profile = std::env::var("SHOAL_PROFILE").unwrap_or_else(|_| "debug".to_owned());
+    project().join("target").join(profile).join(name)
 }
 
 #[must_use]

@@ -1,6 +1,6 @@
 //! Images as the rest of the node sees them.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use oci_spec::image::ImageConfiguration;
 
@@ -14,6 +14,8 @@ pub struct Image {
     pub id: Digest,
     /// What to run in it, and as whom (OCI image-spec, config.md).
     pub config: ImageConfiguration,
+    /// How to tell that a container of it is well, where the image says so.
+    pub health_check: Option<HealthCheck>,
     /// Its layers' diff ids, lowest first.
     pub layers: Vec<Digest>,
     /// Digest of its manifest, for its own platform.
@@ -26,6 +28,24 @@ pub struct Image {
     pub digests: Vec<String>,
     /// Bytes that the files of its layers hold.
     pub size: u64,
+}
+
+/// A health check of an image's, in Docker's terms (Dockerfile reference, "HEALTHCHECK"). Zero
+/// stands for the default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// `["NONE"]`, `["CMD", argv...]` or `["CMD-SHELL", line]`.
+    pub test: Vec<String>,
+    /// Between two checks.
+    pub interval: Duration,
+    /// How long one may take.
+    pub timeout: Duration,
+    /// While failures don't count.
+    pub start_period: Duration,
+    /// Between two checks in the start period.
+    pub start_interval: Duration,
+    /// Failures in a row that make it unhealthy.
+    pub retries: u32,
 }
 
 /// A line of a list of images.

@@ -43,7 +43,7 @@ mod store;
 
 pub use digest::{Algorithm, Digest, DigestError};
 pub use error::ImageError;
-pub use image::{Image, ImageSummary};
+pub use image::{HealthCheck, Image, ImageSummary};
 pub use import::ImportOptions;
 pub use layer::{Compression, ExtractError, LayerError, TarError};
 pub use manifest::ManifestError;

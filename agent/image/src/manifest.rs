@@ -2,9 +2,12 @@
 //!
 //! OCI image-spec 1.1 and Docker's schema 2, which differ in media types only.
 
+use std::time::Duration;
+
 use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 
 use crate::digest::{Digest, DigestError};
+use crate::image::HealthCheck;
 use crate::platform::Platform;
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -169,6 +172,42 @@ pub(crate) fn read_config(
         config.set_config(Some(run));
     }
     Ok((config, diff_ids))
+}
+
+/// The health check in a configuration: Docker's addition, which the OCI's types leave out.
+/// Nothing when there is none or it is not in Docker's form.
+pub(crate) fn read_health_check(bytes: &[u8]) -> Option<HealthCheck> {
+    #[derive(serde::Deserialize)]
+    struct Outer {
+        config: Option<Inner>,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Inner {
+        healthcheck: Option<Check>,
+    }
+    // Times are in nanoseconds.
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase", default)]
+    #[derive(Default)]
+    struct Check {
+        test: Vec<String>,
+        interval: u64,
+        timeout: u64,
+        start_period: u64,
+        start_interval: u64,
+        retries: u32,
+    }
+    let outer: Outer = serde_json::from_slice(bytes).ok()?;
+    let check = outer.config?.healthcheck.filter(|check| !check.test.is_empty())?;
+    Some(HealthCheck {
+        test: check.test,
+        interval: Duration::from_nanos(check.interval),
+        timeout: Duration::from_nanos(check.timeout),
+        start_period: Duration::from_nanos(check.start_period),
+        start_interval: Duration::from_nanos(check.start_interval),
+        retries: check.retries,
+    })
 }
 
 /// The platform that a configuration names; nothing when it leaves it out.

@@ -148,6 +148,24 @@ impl ImageStore {
         self.blocking(&id.clone(), move |inner| inner.content.prepare_snapshot(&id, &image)).await
     }
 
+    /// A snapshot's folders, and the image that it is of unless that was removed meanwhile.
+    /// `None` when there is no such snapshot.
+    ///
+    /// # Errors
+    ///
+    /// When the image's configuration can't be read.
+    pub async fn snapshot(
+        &self,
+        id: &str,
+    ) -> Result<Option<(Snapshot, Option<Image>)>, ImageError> {
+        let id = id.to_owned();
+        self.blocking(&id.clone(), move |inner| match inner.content.snapshot(&id) {
+            Some((snapshot, image)) => Ok(Some((snapshot, inner.image(&image)?))),
+            None => Ok(None),
+        })
+        .await
+    }
+
     /// Removes a snapshot and what was written to it; nothing happens when there is none. It must
     /// not be mounted.
     ///
@@ -209,6 +227,7 @@ impl Inner {
         let (tags, digests) = index.names_of(id);
         Ok(Some(Image {
             id: id.clone(),
+            health_check: manifest::read_health_check(&bytes),
             config,
             layers,
             manifest_digest: record.manifest.clone(),

@@ -127,6 +127,19 @@ impl Cgroups {
         }
     }
 
+    /// The containers that have a group in any hierarchy.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for hierarchy in &self.hierarchies {
+            let read = fs::read_dir(hierarchy.mount.join(&self.parent)).into_iter().flatten();
+            let groups = read.flatten().filter(|entry| entry.path().is_dir());
+            names.extend(groups.filter_map(|entry| entry.file_name().into_string().ok()));
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// Takes the parent away when no container is left in it.
     pub(crate) fn remove_parent(&self) {
         for hierarchy in &self.hierarchies {

@@ -4,6 +4,7 @@
 //! to start, and execs. Whatever fails is told to the shim over a pipe; the pipe closing on exec
 //! is the good news.
 
+mod copy;
 pub(crate) mod mounts;
 pub(crate) mod process;
 pub(crate) mod reaper;

@@ -420,7 +420,10 @@ impl Runtime {
     /// What can't be removed.
     pub fn delete(&self, id: &str) -> Result<(), RuntimeError> {
         match self.check_exists(id) {
-            Err(RuntimeError::Missing(_)) => return Ok(()),
+            // Of one that a reboot or a crash took away, a cgroup may be left.
+            Err(RuntimeError::Missing(_)) if is_plain(id) => {
+                return self.shared.cgroups.group(id).delete();
+            }
             other => other?,
         }
         self.kill_all(id)?;
@@ -450,7 +453,7 @@ impl Runtime {
         group.and(removed)
     }
 
-    /// The containers there are, in whatever state.
+    /// The containers there are, in whatever state, and those of which only a cgroup is left.
     ///
     /// # Errors
     /// The run folder can't be read.
@@ -458,8 +461,9 @@ impl Runtime {
         let dir = &self.shared.config.run_dir;
         let read = fs::read_dir(dir).map_err(RuntimeError::io("read", dir))?;
         let names = read.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let mut names: Vec<String> = names.collect();
+        let mut names: Vec<String> = names.chain(self.shared.cgroups.names()).collect();
         names.sort_unstable();
+        names.dedup();
         Ok(names)
     }
 

@@ -31,6 +31,10 @@ const SHM_SIZE: u64 = 64 << 20;
 /// The kernel's period for CPU quotas, in microseconds.
 const CPU_PERIOD: u64 = 100_000;
 
+/// A mount option of our own: an empty source gets the files that the image has at the target,
+/// as Docker does with a new volume.
+pub const COPY_UP: &str = "shoal-copy-up";
+
 /// What differs from one container to the next.
 #[derive(Debug, Clone, Default)]
 pub struct ContainerOptions {

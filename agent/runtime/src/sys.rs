@@ -294,3 +294,30 @@ pub(crate) fn trim_heap() {
         libc::malloc_trim(0);
     }
 }
+
+/// Copies extended attributes, such as file capabilities, from one file to another. What the
+/// target's file system does not have is left out.
+pub(crate) fn copy_attributes(from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to) = (c_path(from)?, c_path(to)?);
+    // SAFETY: the paths are C strings, and each buffer is as long as is said.
+    unsafe {
+        let mut names = vec![0u8; 64 << 10];
+        let read = libc::llistxattr(from.as_ptr(), names.as_mut_ptr().cast(), names.len());
+        let Ok(length) = check(read as libc::c_long) else { return Ok(()) };
+        names.truncate(length as usize);
+        for name in names.split_inclusive(|byte| *byte == 0) {
+            let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
+            let mut value = vec![0u8; 64 << 10];
+            let (data, size) = (value.as_mut_ptr().cast(), value.len());
+            let read = libc::lgetxattr(from.as_ptr(), name.as_ptr(), data, size);
+            let length = check(read as libc::c_long)? as usize;
+            let data = value.as_ptr().cast();
+            let set = libc::lsetxattr(to.as_ptr(), name.as_ptr(), data, length, 0);
+            match check(set.into()) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOTSUP) => {}
+                other => drop(other?),
+            }
+        }
+    }
+    Ok(())
+}

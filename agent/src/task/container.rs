@@ -11,7 +11,7 @@ use oci_spec::runtime::Mount as OciMount;
 use shoal_image::{Image, Platform, Reference};
 use shoal_network::{AttachRequest, PublishedPort};
 use shoal_proto::v1::{ContainerSpec, Mount, MountType, Network, Task};
-use shoal_runtime::spec::{self, ContainerOptions};
+use shoal_runtime::spec::{self, COPY_UP, ContainerOptions};
 use shoal_runtime::{CreateRequest, LogConfig, Rootfs, RuntimeError, capability};
 
 use super::assigned::{self, hostname};
@@ -231,7 +231,11 @@ fn oci_mount(node: &Node, task: &str, number: usize, mount: &Mount) -> Result<Oc
                 .volumes
                 .ensure(&name)
                 .map_err(|error| fail(&format!("volume {name}"), error))?;
-            spec::mount("bind", &source, target, &["rbind", "rprivate", access])
+            let mut options = vec!["rbind", "rprivate", access];
+            if !mount.no_copy {
+                options.push(COPY_UP);
+            }
+            spec::mount("bind", &source, target, &options)
         }
         MountType::Bind => {
             let source = Path::new(&mount.source);
@@ -271,10 +275,10 @@ fn oci_mount(node: &Node, task: &str, number: usize, mount: &Mount) -> Result<Oc
 }
 
 /// The service's stop signal, else the image's, else SIGTERM.
-pub(super) async fn stop_signal(node: &Node, spec: &ContainerSpec) -> Signal {
+pub(super) fn stop_signal(spec: &ContainerSpec, image: Option<&Image>) -> Signal {
     let mut text = spec.stop_signal.clone();
     if text.is_empty()
-        && let Ok(Some(image)) = node.images.resolve(&spec.image).await
+        && let Some(image) = image
     {
         let own = image.config.config().as_ref().and_then(|own| own.stop_signal().clone());
         text = own.unwrap_or_default();

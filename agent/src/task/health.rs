@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use shoal_image::HealthCheck;
 use shoal_proto::time::std_duration;
 use shoal_proto::v1::ContainerSpec;
 use shoal_runtime::ExecRequest;
@@ -37,26 +38,31 @@ pub(super) enum Verdict {
 }
 
 impl Check {
-    /// None when the service has no check.
-    pub(super) fn of(spec: &ContainerSpec) -> Option<Self> {
-        let check = spec.healthcheck.as_ref()?;
-        let args = match &check.test[..] {
+    /// The service's check, with what it leaves open from the image's; none when there is none.
+    pub(super) fn of(spec: &ContainerSpec, image: Option<&HealthCheck>) -> Option<Self> {
+        let check = spec.healthcheck.clone().unwrap_or_default();
+        let image = image.cloned().unwrap_or_default();
+        let test = if check.test.is_empty() { &image.test } else { &check.test };
+        let args = match &test[..] {
             [kind, args @ ..] if kind == "CMD" && !args.is_empty() => args.to_vec(),
             [kind, line] if kind == "CMD-SHELL" => {
                 vec!["/bin/sh".to_owned(), "-c".to_owned(), line.clone()]
             }
             _ => return None,
         };
-        let or = |duration: &Option<shoal_proto::ProtoDuration>, default| {
-            duration.as_ref().map(std_duration).filter(|set| !set.is_zero()).unwrap_or(default)
+        let or = |own: &Option<shoal_proto::ProtoDuration>, image: Duration, default| {
+            let own = own.as_ref().map(std_duration);
+            let set = own.into_iter().chain([image]).find(|set| !set.is_zero());
+            set.unwrap_or(default)
         };
+        let retries = [check.retries, image.retries].into_iter().find(|retries| *retries > 0);
         Some(Self {
             args,
-            interval: or(&check.interval, INTERVAL),
-            timeout: or(&check.timeout, TIMEOUT),
-            start_period: or(&check.start_period, Duration::ZERO),
-            start_interval: or(&check.start_interval, START_INTERVAL),
-            retries: if check.retries == 0 { RETRIES } else { check.retries },
+            interval: or(&check.interval, image.interval, INTERVAL),
+            timeout: or(&check.timeout, image.timeout, TIMEOUT),
+            start_period: or(&check.start_period, image.start_period, Duration::ZERO),
+            start_interval: or(&check.start_interval, image.start_interval, START_INTERVAL),
+            retries: retries.unwrap_or(RETRIES),
         })
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
+use shoal_image::Image;
 use shoal_proto::time::{std_duration, timestamp};
 use shoal_proto::v1::{ContainerSpec, Health, Network, Task, TaskState, TaskStatus};
 use shoal_runtime::{ContainerState, ExitStatus, RuntimeError};
@@ -87,6 +88,17 @@ impl Worker {
         self.task.spec.clone().unwrap_or_default().container.unwrap_or_default()
     }
 
+    /// The image that the container was made of, if it is still on this node.
+    async fn image(&self) -> Option<Image> {
+        match self.node.images.snapshot(&self.task.id).await {
+            Ok(snapshot) => snapshot.and_then(|(_, image)| image),
+            Err(error) => {
+                tracing::warn!(task.id = self.task.id, %error, "the image's settings are unknown");
+                None
+            }
+        }
+    }
+
     async fn until_unwanted(desired: &mut watch::Receiver<TaskState>) {
         // Without a sender nobody will ever want it to stop.
         if desired.wait_for(|state| *state > TaskState::Running).await.is_err() {
@@ -146,7 +158,9 @@ impl Worker {
 
     /// Until the container ends, is not wanted, or turns out ill.
     async fn supervise(&mut self) -> Result<End, Refusal> {
-        let check = health::Check::of(&self.spec());
+        let image = self.image().await;
+        let image = image.as_ref().and_then(|image| image.health_check.as_ref());
+        let check = health::Check::of(&self.spec(), image);
         match &check {
             None => self.report(TaskState::Running, "running"),
             Some(_) if self.status.state() == TaskState::Running => self.publish(),
@@ -192,7 +206,7 @@ impl Worker {
     /// The stop signal, the grace time, then SIGKILL for everything.
     async fn stop(&mut self) {
         let spec = self.spec();
-        let signal = container::stop_signal(&self.node, &spec).await;
+        let signal = container::stop_signal(&spec, self.image().await.as_ref());
         let grace = spec.stop_grace_period.as_ref().map_or(STOP_GRACE, std_duration);
         let (runtime, id) = (self.node.runtime.clone(), self.task.id.clone());
         let asked = tokio::task::spawn_blocking(move || runtime.signal(&id, signal)).await;

@@ -75,6 +75,13 @@ impl Content {
         Ok(snapshot)
     }
 
+    /// A snapshot's folders, and the id of its image.
+    pub(crate) fn snapshot(&self, id: &str) -> Option<(Snapshot, Digest)> {
+        let state = self.state();
+        let holding = state.snapshots.get(id)?;
+        Some((snapshot(self.layout(), id, &holding.numbers), holding.image.clone()))
+    }
+
     /// Returns the image that it was of.
     pub(crate) fn remove_snapshot(&self, id: &str) -> Result<Option<Digest>, ImageError> {
         let mut state = self.state();

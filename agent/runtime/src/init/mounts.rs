@@ -16,7 +16,9 @@ use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
 use nix::unistd::symlinkat;
 use oci_spec::runtime::Mount;
 
+use super::copy;
 use crate::plan::{Plan, Rootfs};
+use crate::spec::COPY_UP;
 use crate::sys::open_in_root;
 
 const NONE: Option<&str> = None;
@@ -90,6 +92,11 @@ fn mount_one(root: BorrowedFd<'_>, entry: &Mount, plan: &Plan) -> io::Result<()>
         return Ok(mount(Some(source), &by_fd(&target), Some(kind), flags, data.as_deref())?);
     }
     let Some(source) = source else { return Err(io::Error::from(io::ErrorKind::InvalidInput)) };
+    if options.copy_up && !is_file {
+        let volume = File::open(source)?;
+        let image = open_in_root(root, entry.destination(), libc::O_RDONLY | libc::O_DIRECTORY)?;
+        copy::fill(&by_fd(&image), &by_fd(&volume))?;
+    }
     let recursive = options.flags & MsFlags::MS_REC;
     mount(Some(source), &by_fd(&target), NONE, MsFlags::MS_BIND | recursive, NONE)?;
     // The target's descriptor is of what is now covered: open what covers it.
@@ -108,12 +115,18 @@ fn mount_one(root: BorrowedFd<'_>, entry: &Mount, plan: &Plan) -> io::Result<()>
 struct Options {
     flags: MsFlags,
     propagation: Option<MsFlags>,
+    copy_up: bool,
     data: Vec<String>,
 }
 
 impl Options {
     fn parse<'a>(options: impl Iterator<Item = &'a str>) -> Self {
-        let mut parsed = Self { flags: MsFlags::empty(), propagation: None, data: Vec::new() };
+        let mut parsed = Self {
+            flags: MsFlags::empty(),
+            propagation: None,
+            copy_up: false,
+            data: Vec::new(),
+        };
         for option in options {
             let flag = match option {
                 "ro" => MsFlags::MS_RDONLY,
@@ -127,6 +140,10 @@ impl Options {
                 "bind" => MsFlags::MS_BIND,
                 "rbind" => MsFlags::MS_BIND | MsFlags::MS_REC,
                 "rw" | "defaults" | "suid" | "dev" | "exec" | "async" => MsFlags::empty(),
+                COPY_UP => {
+                    parsed.copy_up = true;
+                    continue;
+                }
                 _ => match propagation(option) {
                     Some(propagation) => {
                         parsed.propagation = Some(propagation);

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Measures, beside docker where it is installed; prints medians and ratios, fails on no time.
+# SHOAL_BENCH_RUNS: how often each figure is taken. SHOAL_BENCH_ALONE=1: without docker.
+cd "$(dirname "$0")/.."
+. scripts/common.sh
+
+need cc gcc nft nftables ip iproute2 curl curl docker-registry docker-registry nsenter util-linux
+say "building"
+cargo build --release -q -p shoal-agent -p shoal-ctl
+cargo bench -q -p shoal-tests --no-run
+mkdir -p target/test-images
+examples/hello/image.sh >target/test-images/hello.tar
+export SHOAL_PROFILE=release
+if [ "$(id -u)" = 0 ]; then
+    cargo bench -q -p shoal-tests "$@"
+else
+    triple=$(host_triple | tr 'a-z-' 'A-Z_')
+    env "CARGO_TARGET_${triple}_RUNNER=sudo --preserve-env=SHOAL_PROFILE,SHOAL_BENCH_RUNS,SHOAL_BENCH_ALONE" \
+        cargo bench -q -p shoal-tests "$@"
+fi

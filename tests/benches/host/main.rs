@@ -1,0 +1,111 @@
+//! One host, beside Docker where it is installed: deploy, scale, memory, pull. Each figure is
+//! taken several times, the two in turn, and printed as a median with its ratio; nothing fails on
+//! a time. Run by `make bench`.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // a bench
+
+mod docker;
+mod image;
+mod measure;
+mod registry;
+mod shoal;
+
+use docker::Docker;
+use measure::{Report, seconds};
+use registry::Registry;
+use shoal::Shoal;
+
+/// Of each figure; `SHOAL_BENCH_RUNS` changes it.
+const RUNS: usize = 5;
+const MANY: u32 = 50;
+
+fn main() {
+    // `cargo bench` and `cargo test` pass flags of their own.
+    if shoal_tests::skip() {
+        return;
+    }
+    let runs = std::env::var("SHOAL_BENCH_RUNS").ok().and_then(|text| text.parse().ok());
+    let runs = runs.unwrap_or(RUNS);
+    let shoal = Shoal::start();
+    let docker = Docker::start();
+    match &docker {
+        Some(docker) => println!("beside docker {}", docker.version()),
+        None => println!("docker is not installed: no figures beside it"),
+    }
+    let mut report = Report::new(runs);
+    memory_idle(&mut report, &shoal, docker.as_ref());
+    deploys(&mut report, &shoal, docker.as_ref());
+    scales(&mut report, &shoal, docker.as_ref());
+    pulls(&mut report, &shoal, docker.as_ref());
+    report.print();
+}
+
+fn memory_idle(report: &mut Report, shoal: &Shoal, docker: Option<&Docker>) {
+    let own = vec![shoal.rss_megabytes()];
+    let peer = docker.map(|docker| vec![docker.rss_megabytes()]);
+    report.add("daemon's RSS, idle, MB", own, peer, "<= 30 MB");
+}
+
+fn deploys(report: &mut Report, shoal: &Shoal, docker: Option<&Docker>) {
+    let (mut own, mut peer) = (Vec::new(), Vec::new());
+    for _ in 0..report.runs {
+        own.push(seconds(|| shoal.deploy()));
+        shoal.remove();
+        if let Some(docker) = docker {
+            peer.push(seconds(|| docker.deploy()));
+            docker.remove();
+        }
+    }
+    report.add("stack deploy of one replica to running, s", own, docker.map(|_| peer), "<= 0.2 x");
+}
+
+fn scales(report: &mut Report, shoal: &Shoal, docker: Option<&Docker>) {
+    shoal.deploy();
+    if let Some(docker) = docker {
+        docker.deploy();
+    }
+    let (mut up, mut down, mut memory) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut peer_up, mut peer_down, mut peer_memory) = (Vec::new(), Vec::new(), Vec::new());
+    let mut shims = (Vec::new(), Vec::new());
+    // A scale by docker takes a quarter of a minute.
+    for _ in 0..report.runs.min(3) {
+        up.push(seconds(|| shoal.scale(MANY)));
+        memory.push(shoal.rss_megabytes());
+        shims.0.push(shoal.shim_private_kilobytes());
+        down.push(seconds(|| shoal.scale(1)));
+        if let Some(docker) = docker {
+            peer_up.push(seconds(|| docker.scale(MANY)));
+            peer_memory.push(docker.rss_megabytes());
+            shims.1.push(docker.shim_private_kilobytes());
+            peer_down.push(seconds(|| docker.scale(1)));
+        }
+    }
+    let beside = |figures| docker.map(|_| figures);
+    report.add("scale 1 -> 50 to all running, s", up, beside(peer_up), "<= 0.1 x");
+    report.add("scale 50 -> 1 to all gone, s", down, beside(peer_down), "");
+    report.add("daemon's RSS with 50 containers, MB", memory, beside(peer_memory), "");
+    report.add("a shim's private memory, kB", shims.0, beside(shims.1), "<= 512 kB");
+    shoal.remove();
+    if let Some(docker) = docker {
+        docker.remove();
+    }
+}
+
+fn pulls(report: &mut Report, shoal: &Shoal, docker: Option<&Docker>) {
+    let Some(registry) = Registry::start(shoal.host(), docker.map(Docker::host)) else {
+        println!("docker-registry or zstd is not installed: no pulls");
+        return;
+    };
+    let megabytes = registry.push_image();
+    let (mut own, mut peer) = (Vec::new(), Vec::new());
+    for _ in 0..report.runs {
+        own.push(seconds(|| shoal.pull(&registry.image())));
+        shoal.remove_image(&registry.image());
+        if let Some(docker) = docker {
+            peer.push(seconds(|| docker.pull(&registry.image())));
+            docker.remove_image(&registry.image());
+        }
+    }
+    let name = format!("pull of an image of {megabytes} MB from loopback, s");
+    report.add(&name, own, docker.map(|_| peer), "");
+}
