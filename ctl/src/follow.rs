@@ -1,4 +1,5 @@
-//! Waits for services, and shows how they get on: live on a terminal, in lines elsewhere.
+//! Waits for services, and shows how they get on: live on a terminal; elsewhere with one line for
+//! each service that is as asked for.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -132,7 +133,9 @@ impl Display {
                 }
                 Self::Lines { last } => {
                     let line = format!("{name}: {up}/{wanted} running");
-                    if last.insert(name, line.clone()).as_ref() != Some(&line) {
+                    // One that stays as it is is told of once.
+                    let news = last.insert(name, line.clone()).as_ref() != Some(&line);
+                    if news && up == wanted {
                         output::note(line);
                     }
                 }

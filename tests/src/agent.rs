@@ -21,6 +21,10 @@ pub struct Agent {
     pub host: Host,
     dir: tempfile::TempDir,
     process: Option<Child>,
+    /// Those of other agents, from before.
+    cgroups: Vec<PathBuf>,
+    /// A disk of its own.
+    mounted: Option<String>,
 }
 
 impl Agent {
@@ -36,7 +40,7 @@ impl Agent {
     #[must_use]
     pub fn prepare() -> Self {
         let dir = tempfile::Builder::new().prefix("shoal-test-").tempdir().unwrap();
-        Self { host: Host::new(), dir, process: None }
+        Self { host: Host::new(), dir, process: None, cgroups: cgroups(), mounted: None }
     }
 
     #[must_use]
@@ -59,7 +63,31 @@ impl Agent {
         let mut command = self.host.command(binary("agent").to_str().unwrap());
         command.arg("--data-dir").arg(self.dir().join("data"));
         command.arg("--run-dir").arg(self.dir().join("run"));
+        if self.settings_path().exists() {
+            command.arg("--config").arg(self.settings_path());
+        }
         command
+    }
+
+    fn settings_path(&self) -> PathBuf {
+        self.dir().join("agent.toml")
+    }
+
+    /// What its next start reads.
+    pub fn settings(&self, text: &str) {
+        fs::write(self.settings_path(), text).unwrap();
+    }
+
+    /// Gives its data folder a disk of that size.
+    pub fn limit_data(&mut self, size: &str) {
+        let data = self.dir().join("data");
+        fs::create_dir(&data).unwrap();
+        let size = format!("size={size}");
+        let data = data.to_str().unwrap();
+        let mut command = Command::new("mount");
+        let status = command.args(["-t", "tmpfs", "-o", &size, "tmpfs", data]).status().unwrap();
+        assert!(status.success());
+        self.mounted = Some(data.to_owned());
     }
 
     /// Starts it in the same folders.
@@ -149,7 +177,10 @@ impl Agent {
         let shims = processes(&own).len();
         let run = self.dir().join("run/containers");
         let containers = fs::read_dir(run).map_or(0, Iterator::count);
-        format!("shims: {shims}\ncontainers: {containers}\n{}", self.host.traces())
+        let cgroups: Vec<PathBuf> =
+            cgroups().into_iter().filter(|group| !self.cgroups.contains(group)).collect();
+        let host = self.host.traces();
+        format!("shims: {shims}\ncontainers: {containers}\ncgroups: {cgroups:?}\n{host}")
     }
 
     /// A reboot, as far as one can have it: no process and no run folder is left, the rest stays.
@@ -168,6 +199,18 @@ impl Agent {
         }
         until("no shim is left", || processes(&own), Vec::is_empty);
     }
+}
+
+/// Groups that agents have made for their containers, in all hierarchies.
+fn cgroups() -> Vec<PathBuf> {
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    let roots = hierarchies.map(|entry| entry.path()).chain([PathBuf::from("/sys/fs/cgroup")]);
+    let own = |path: &PathBuf| {
+        path.is_dir()
+            && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("shoal-"))
+    };
+    let groups = roots.flat_map(|root| fs::read_dir(root).into_iter().flatten().flatten());
+    groups.map(|entry| entry.path()).filter(own).collect()
 }
 
 /// Shims whose folder is below that one.
@@ -193,5 +236,15 @@ impl Drop for Agent {
         }
         self.end("-TERM");
         self.kill_containers();
+        for group in cgroups().iter().filter(|group| !self.cgroups.contains(group)) {
+            for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+                // Files go with their folder.
+                let _ = fs::remove_dir(entry.path());
+            }
+            let _ = fs::remove_dir(group);
+        }
+        if let Some(data) = &self.mounted {
+            let _ = Command::new("umount").args(["-l", data]).status();
+        }
     }
 }

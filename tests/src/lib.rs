@@ -5,10 +5,12 @@
 
 mod agent;
 mod host;
+mod registry;
 mod wait;
 
 pub use agent::{Agent, Output};
 pub use host::Host;
+pub use registry::Registry;
 pub use wait::until;
 
 use std::path::PathBuf;

@@ -10,7 +10,7 @@ mod server;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -88,9 +88,16 @@ pub(crate) fn run_if_asked() {
         Ok(Forked::Child) => {}
         Err(_) => sys::exit_now(1),
     }
-    // On standard input the agent waits for the word that the container is there.
-    // Kept elsewhere than at 0, which becomes /dev/null.
-    let Ok(mut agent) = UnixStream::from(sys::inherited(0)).try_clone() else { sys::exit_now(1) };
+    // Whatever the agent or its libraries leave open is not for a process that outlives it.
+    if sys::close_from(3).is_err() {
+        sys::exit_now(1);
+    }
+    // On standard input the agent waits for the word that the container is there. It is kept
+    // elsewhere, and 0 to 2 are taken at once: no descriptor of the shim's may come to be there.
+    let inherited = sys::inherited(0);
+    let Ok(mut agent) = inherited.try_clone().map(UnixStream::from) else { sys::exit_now(1) };
+    let _ = inherited.into_raw_fd();
+    redirect_to_null();
     let failed = match Shim::create(&settings) {
         Ok((shim, pid)) => {
             // An agent that died meanwhile finds the container when it starts again.
@@ -153,7 +160,6 @@ impl<'a> Shim<'a> {
             Forked::Parent(pid) => pid,
         };
         drop((words_in, report_out, stdout_in, stderr_in));
-        redirect_to_null();
         for pipe in [&stdout, &stderr] {
             nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
                 .map_err(say_nix("set up a pipe"))?;

@@ -286,6 +286,13 @@ pub(crate) fn close_from_on_exec(first: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Closes all descriptors from `first` on.
+pub(crate) fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: called before the process has any descriptor of its own there.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) })?;
+    Ok(())
+}
+
 /// Gives freed memory back to the system.
 pub(crate) fn trim_heap() {
     // SAFETY: plain call into the allocator.

@@ -77,6 +77,7 @@ const TESTS: &[(&str, Test)] = &[
     ("init_forwards_and_reaps", init_forwards_and_reaps),
     ("links_in_an_image_lead_nowhere", links_in_an_image_lead_nowhere),
     ("a_failed_create_leaves_nothing", a_failed_create_leaves_nothing),
+    ("a_shim_sleeps_and_holds_only_its_own", a_shim_sleeps_and_holds_only_its_own),
     ("many_at_once", many_at_once),
 ];
 
@@ -444,6 +445,26 @@ fn a_failed_create_leaves_nothing(fixture: &Fixture) {
         })
         .is_err()
     );
+}
+
+fn a_shim_sleeps_and_holds_only_its_own(fixture: &Fixture) {
+    // Open in the agent, and passed on to whatever it starts.
+    let leaked = fs::File::open("/etc/hostname").unwrap();
+    nix::fcntl::fcntl(&leaked, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    fixture.start("quiet", fixture.request("quiet", &["sleep", "60"], |_| {}));
+    for pid in shims_in(fixture.dir.path()) {
+        let state = || {
+            let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            text.lines().any(|line| line.starts_with("State:\tS"))
+        };
+        until("the shim sleeps", state);
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+            let target = fs::read_link(entry.path()).unwrap_or_default();
+            let target = target.to_string_lossy();
+            let own = ["socket:", "pipe:", "anon_inode:[signalfd]", "/dev/null", "log"];
+            assert!(own.iter().any(|kind| target.contains(kind)), "it holds {target}");
+        }
+    }
 }
 
 fn many_at_once(fixture: &Fixture) {

@@ -114,7 +114,6 @@ impl Docker {
         self.must(&["version", "--format", "{{.Server.Version}}"]).trim().to_owned()
     }
 
-
     fn containers(&self) -> usize {
         self.must(&["ps", "-aq", "--filter", "label=com.docker.swarm.service.name=bench_web"])
             .lines()

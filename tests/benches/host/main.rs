@@ -7,13 +7,12 @@
 mod docker;
 mod image;
 mod measure;
-mod registry;
 mod shoal;
 
 use docker::Docker;
 use measure::{Report, seconds};
-use registry::Registry;
 use shoal::Shoal;
+use shoal_tests::Registry;
 
 /// Of each figure; `SHOAL_BENCH_RUNS` changes it.
 const RUNS: usize = 5;
@@ -92,18 +91,23 @@ fn scales(report: &mut Report, shoal: &Shoal, docker: Option<&Docker>) {
 }
 
 fn pulls(report: &mut Report, shoal: &Shoal, docker: Option<&Docker>) {
-    let Some(registry) = Registry::start(shoal.host(), docker.map(Docker::host)) else {
-        println!("docker-registry or zstd is not installed: no pulls");
-        return;
-    };
-    let megabytes = registry.push_image();
+    if !Registry::is_installed() {
+        return println!("docker-registry is not installed: no pulls");
+    }
+    let mut registry = Registry::new();
+    registry.serve(shoal.host());
+    if let Some(docker) = docker {
+        registry.serve(docker.host());
+    }
+    let megabytes = image::put(&registry, "large");
+    let image = format!("{}/large:latest", registry.address());
     let (mut own, mut peer) = (Vec::new(), Vec::new());
     for _ in 0..report.runs {
-        own.push(seconds(|| shoal.pull(&registry.image())));
-        shoal.remove_image(&registry.image());
+        own.push(seconds(|| shoal.pull(&image)));
+        shoal.remove_image(&image);
         if let Some(docker) = docker {
-            peer.push(seconds(|| docker.pull(&registry.image())));
-            docker.remove_image(&registry.image());
+            peer.push(seconds(|| docker.pull(&image)));
+            docker.remove_image(&image);
         }
     }
     let name = format!("pull of an image of {megabytes} MB from loopback, s");

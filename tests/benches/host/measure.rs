@@ -34,13 +34,7 @@ impl Report {
         Self { runs, rows: Vec::new() }
     }
 
-    pub(crate) fn add(
-        &mut self,
-        name: &str,
-        own: Vec<f64>,
-        peer: Option<Vec<f64>>,
-        target: &str,
-    ) {
+    pub(crate) fn add(&mut self, name: &str, own: Vec<f64>, peer: Option<Vec<f64>>, target: &str) {
         eprintln!("{name}: {own:.3?}, docker: {peer:.3?}");
         self.rows.push(Row { name: name.to_owned(), own, peer, target: target.to_owned() });
     }

@@ -121,12 +121,8 @@ struct Options {
 
 impl Options {
     fn parse<'a>(options: impl Iterator<Item = &'a str>) -> Self {
-        let mut parsed = Self {
-            flags: MsFlags::empty(),
-            propagation: None,
-            copy_up: false,
-            data: Vec::new(),
-        };
+        let mut parsed =
+            Self { flags: MsFlags::empty(), propagation: None, copy_up: false, data: Vec::new() };
         for option in options {
             let flag = match option {
                 "ro" => MsFlags::MS_RDONLY,
