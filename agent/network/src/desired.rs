@@ -132,6 +132,27 @@ pub struct Container {
     pub attachments: Vec<Attachment>,
 }
 
+impl Desired {
+    /// In an order that equal states share.
+    pub(crate) fn sorted(&self) -> Self {
+        let mut sorted = self.clone();
+        sorted.networks.sort_by(|a, b| a.id.cmp(&b.id));
+        sorted.services.sort_by(|a, b| a.id.cmp(&b.id));
+        sorted.containers.sort_by(|a, b| a.id.cmp(&b.id));
+        for service in &mut sorted.services {
+            let place = |port: &PublishedPort| {
+                (port.protocol, port.published, port.host_ip, port.target, port.mode)
+            };
+            service.ports.sort_by_key(place);
+            service.endpoints.sort_by(|a, b| (a.slot, &a.task).cmp(&(b.slot, &b.task)));
+        }
+        for container in &mut sorted.containers {
+            container.attachments.sort_by(|a, b| a.network.cmp(&b.network));
+        }
+        sorted
+    }
+}
+
 impl Service {
     /// Addresses that the port leads to from this node, one for each endpoint.
     pub(crate) fn targets(&self, port: &PublishedPort) -> Vec<Ipv4Addr> {

@@ -63,7 +63,8 @@ struct Shared {
 }
 
 struct Applied {
-    rules: String,
+    /// None until this engine has put its first state in force: a table may be there from before.
+    rules: Option<String>,
     dns: Dns,
 }
 
@@ -82,7 +83,7 @@ impl Engine {
         let shared = Shared {
             names,
             netlink,
-            applied: Mutex::new(Applied { rules: String::new(), dns }),
+            applied: Mutex::new(Applied { rules: None, dns }),
             proxy: Mutex::new(Proxy::new()),
             config,
         };
@@ -103,12 +104,17 @@ impl Engine {
     pub async fn apply(&self, desired: &Desired) -> Result<ApplyReport, NetworkError> {
         let mut applied = self.shared.applied.lock().await;
         let rules = ruleset::script(&self.shared.names, desired, dns::PORT);
-        let changed = applied.rules != rules;
-        let unused = desired.networks.is_empty() && applied.rules.is_empty();
-        if changed && !unused {
+        let unused =
+            desired.networks.is_empty() && applied.rules.as_deref().is_none_or(str::is_empty);
+        if unused {
+            if applied.rules.is_none() {
+                nft::delete_table(&self.shared.names.table()).await?;
+                applied.rules = Some(String::new());
+            }
+        } else if applied.rules.as_ref() != Some(&rules) {
             self.ensure_gateways(desired).await?;
             nft::apply(&rules).await?;
-            applied.rules = rules;
+            applied.rules = Some(rules);
         }
         applied.dns.apply(desired);
         drop(applied);
@@ -253,7 +259,7 @@ impl Engine {
         let mut applied = self.shared.applied.lock().await;
         self.shared.proxy.lock().await.apply(&Desired::default()).await;
         applied.dns.apply(&Desired::default());
-        applied.rules.clear();
+        applied.rules = None;
         let table = nft::delete_table(&self.shared.names.table()).await;
         let mut devices = Ok(());
         for (_, device) in link::devices(&self.shared.netlink).await? {

@@ -1,7 +1,7 @@
 //! From [`Desired`] to the rules of one nftables table, as the text of one transaction. Lookups
 //! are by map: what a packet costs does not grow with the number of services.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,6 +10,7 @@ use crate::name::Names;
 
 /// The whole table, replacing what was there.
 pub(crate) fn script(names: &Names, desired: &Desired, dns_port: u16) -> String {
+    let desired = &desired.sorted();
     let table = names.table();
     let anchor = names.anchor();
     let subnets: Vec<String> =
@@ -47,10 +48,11 @@ pub(crate) fn script(names: &Names, desired: &Desired, dns_port: u16) -> String 
     set(&mut text, "map dns", "ipv4_addr : ipv4_addr . inet_service", &dns);
     set(&mut text, "map gateway_of", "ipv4_addr : ipv4_addr; flags interval", &gateway_of);
     text.push_str(&balance.chains);
-    set(&mut text, "map vips", "ipv4_addr : verdict", &balance.vips);
-    set(&mut text, "map published", "inet_proto . inet_service : verdict", &balance.published);
-    let at = "ipv4_addr . inet_proto . inet_service : verdict";
-    set(&mut text, "map published_at", at, &balance.published_at);
+    set(&mut text, "map vips", "ipv4_addr : verdict", &balance.vips.elements);
+    let kind = "inet_proto . inet_service : verdict";
+    set(&mut text, "map published", kind, &balance.published.elements);
+    let kind = "ipv4_addr . inet_proto . inet_service : verdict";
+    set(&mut text, "map published_at", kind, &balance.published_at.elements);
     text.push_str(&CHAINS.replace("ANCHOR", &anchor));
     text.push_str("}\n");
     text
@@ -101,13 +103,32 @@ fn set(text: &mut String, head: &str, kind: &str, elements: &[String]) {
     text.push_str("  }\n");
 }
 
+/// A map's elements. Two for one key would make the kernel refuse the whole table: the first wins.
+#[derive(Default)]
+struct Verdicts {
+    keys: BTreeSet<String>,
+    elements: Vec<String>,
+}
+
+impl Verdicts {
+    /// Whether it was added.
+    fn add(&mut self, key: String, chain: &str) -> bool {
+        let element = format!("{key} : goto {chain}");
+        let new = self.keys.insert(key);
+        if new {
+            self.elements.push(element);
+        }
+        new
+    }
+}
+
 /// Chains that spread new connections evenly over endpoints, and the maps that lead to them.
 #[derive(Default)]
 struct Balance {
     chains: String,
-    vips: Vec<String>,
-    published: Vec<String>,
-    published_at: Vec<String>,
+    vips: Verdicts,
+    published: Verdicts,
+    published_at: Verdicts,
 }
 
 impl Balance {
@@ -135,7 +156,7 @@ impl Balance {
             let chain = format!("vip_{number}_{index}");
             let rule = format!("dnat ip to {}", spread(&targets));
             let _ = writeln!(self.chains, "  chain {chain} {{\n    {rule}\n  }}");
-            self.vips.push(format!("{vip} : goto {chain}"));
+            self.vips.add(vip.to_string(), &chain);
         }
     }
 
@@ -148,14 +169,17 @@ impl Balance {
             addresses.iter().map(|address| format!("{address} . {}", port.target)).collect();
         let protocol = port.protocol;
         let rule = format!("meta l4proto {protocol} dnat ip to {}", spread(&targets));
-        let entry = format!("{protocol} . {} : goto {chain}", port.published);
-        match port.host_ip {
-            None => self.published.push(entry),
-            Some(IpAddr::V4(ip)) if ip.is_unspecified() => self.published.push(entry),
+        let key = format!("{protocol} . {}", port.published);
+        let (map, key) = match port.host_ip {
+            None => (&mut self.published, key),
+            Some(IpAddr::V4(ip)) if ip.is_unspecified() => (&mut self.published, key),
             Some(IpAddr::V4(ip)) if ip.is_loopback() => return,
-            Some(IpAddr::V4(ip)) => self.published_at.push(format!("{ip} . {entry}")),
+            Some(IpAddr::V4(ip)) => (&mut self.published_at, format!("{ip} . {key}")),
             // This table is for IPv4; the proxy serves the rest.
             Some(IpAddr::V6(_)) => return,
+        };
+        if !map.add(key, chain) {
+            return;
         }
         let _ = writeln!(self.chains, "  chain {chain} {{\n    {rule}\n  }}");
     }

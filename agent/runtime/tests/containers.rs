@@ -186,6 +186,11 @@ impl Fixture {
         }
         self.runtime.close();
         let groups = cgroups_named(&self.parent);
+        // A shim that has told of the end may take a moment to be gone.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !shims_in(self.dir.path()).is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let left = shims_in(self.dir.path());
         if !groups.is_empty() || !left.is_empty() {
             eprintln!("left over: {groups:?} {left:?}");
@@ -360,13 +365,16 @@ fn exec_runs_inside(fixture: &Fixture) {
 }
 
 fn a_new_agent_finds_its_containers(fixture: &Fixture) {
-    fixture.start(
-        "kept",
-        fixture.request("kept", &["sh", "-c", "echo here; sleep 1; exit 7"], |_| {}),
-    );
+    let line = "while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 7";
+    fixture.start("kept", fixture.request("kept", &["sh", "-c", line], |_| {}));
     let second = open(fixture.dir.path(), &fixture.parent);
     assert_eq!(second.list().unwrap(), ["kept"]);
     assert!(matches!(second.state("kept").unwrap(), ContainerState::Running { .. }));
+    let go = ExecRequest {
+        args: ["sh", "-c", "mkdir -p /tmp && touch /tmp/go"].map(str::to_owned).to_vec(),
+        ..ExecRequest::default()
+    };
+    assert_eq!(second.exec("kept", &go).unwrap().exit_code, 0);
     let exit = fixture.tokio.block_on(second.wait("kept")).unwrap().unwrap();
     assert_eq!(exit.code, 7);
     until("the shim ends", || shims_in(fixture.dir.path()).is_empty());
@@ -449,7 +457,7 @@ fn a_failed_create_leaves_nothing(fixture: &Fixture) {
 
 fn a_shim_sleeps_and_holds_only_its_own(fixture: &Fixture) {
     // Open in the agent, and passed on to whatever it starts.
-    let leaked = fs::File::open("/etc/hostname").unwrap();
+    let leaked = fs::File::create(fixture.dir.path().join("leaked")).unwrap();
     nix::fcntl::fcntl(&leaked, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
     fixture.start("quiet", fixture.request("quiet", &["sleep", "60"], |_| {}));
     for pid in shims_in(fixture.dir.path()) {

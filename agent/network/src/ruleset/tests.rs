@@ -1,1 +1,284 @@
+//! Each file under `golden/` is the whole script for the state that its test builds, and can be
+//! given to `nft -c -f` as it is.
 
+use super::*;
+use crate::desired::{Attachment, Container, Endpoint, Network, PortMode, Protocol};
+use ipnet::Ipv4Net;
+
+fn rules(desired: &Desired) -> String {
+    script(&Names::new(""), desired, 5453)
+}
+
+#[track_caller]
+fn assert_rules(desired: &Desired, expected: &str) {
+    let actual = rules(desired);
+    if actual != expected {
+        let same = actual.lines().zip(expected.lines()).take_while(|(a, b)| a == b).count();
+        panic!("differs from line {} on; the script is\n{actual}", same + 1);
+    }
+}
+
+/// An address of a network that [`network`] makes.
+fn address(network: u8, host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, network, 0, host)
+}
+
+fn network(number: u8) -> Network {
+    Network {
+        id: format!("net{number}"),
+        name: format!("shop_{number}"),
+        subnet: Ipv4Net::new_assert(address(number, 0), 24),
+        gateway: address(number, 1),
+        internal: false,
+    }
+}
+
+fn container(id: &str, places: &[(u8, u8)]) -> Container {
+    let attachments = places.iter().map(|&(network, host)| Attachment {
+        network: format!("net{network}"),
+        address: address(network, host),
+    });
+    Container { id: id.to_owned(), names: Vec::new(), attachments: attachments.collect() }
+}
+
+fn endpoint(slot: u64, local: bool, places: &[(u8, u8)]) -> Endpoint {
+    let addresses =
+        places.iter().map(|&(network, host)| (format!("net{network}"), address(network, host)));
+    Endpoint { task: format!("task{slot}"), slot, local, addresses: addresses.collect() }
+}
+
+fn service(id: &str, endpoints: Vec<Endpoint>) -> Service {
+    Service {
+        id: id.to_owned(),
+        name: format!("shop_{id}"),
+        short_name: id.to_owned(),
+        endpoints,
+        ..Service::default()
+    }
+}
+
+fn port(protocol: Protocol, published: u16, target: u16) -> PublishedPort {
+    PublishedPort { protocol, target, published, host_ip: None, mode: PortMode::Ingress }
+}
+
+/// A network with one published service, and the service's ports to fill in.
+fn publishing(ports: Vec<PublishedPort>) -> Desired {
+    let endpoints = vec![endpoint(1, true, &[(1, 11)]), endpoint(2, false, &[(1, 12)])];
+    Desired {
+        networks: vec![network(1)],
+        services: vec![Service { ports, ..service("web", endpoints) }],
+        containers: vec![container("task1", &[(1, 11)])],
+    }
+}
+
+/// The elements of a map of the script; none when it is empty.
+fn elements<'a>(script: &'a str, map: &str) -> Option<&'a str> {
+    let head = format!("  map {map} {{\n");
+    let (_, body) = script.split_once(&head)?;
+    let (body, _) = body.split_once("\n  }\n")?;
+    body.lines().find_map(|line| line.trim().strip_prefix("elements = "))
+}
+
+#[test]
+fn without_networks_there_is_nothing_in_the_sets() {
+    assert_rules(&Desired::default(), include_str!("golden/no_networks.nft"));
+}
+
+#[test]
+fn a_network_has_its_subnet_gateway_resolver_and_containers() {
+    let endpoints = vec![endpoint(1, true, &[(1, 11)]), endpoint(2, true, &[(1, 12)])];
+    let desired = Desired {
+        networks: vec![network(1)],
+        services: vec![service("web", endpoints)],
+        containers: vec![container("task1", &[(1, 11)]), container("task2", &[(1, 12)])],
+    };
+    assert_rules(&desired, include_str!("golden/one_network.nft"));
+}
+
+#[test]
+fn two_networks_only_pass_packets_inside_each() {
+    let desired = Desired {
+        networks: vec![network(1), Network { internal: true, ..network(2) }],
+        services: Vec::new(),
+        containers: vec![container("task1", &[(1, 11)]), container("task2", &[(1, 13), (2, 13)])],
+    };
+    assert_rules(&desired, include_str!("golden/two_networks.nft"));
+}
+
+#[test]
+fn published_ports_lead_to_all_endpoints_and_host_ports_to_those_here() {
+    let web = vec![
+        endpoint(1, true, &[(1, 11)]),
+        endpoint(2, false, &[(1, 12)]),
+        endpoint(3, false, &[(1, 13)]),
+    ];
+    let probe = vec![endpoint(4, true, &[(1, 21)]), endpoint(5, false, &[(1, 22)])];
+    let web_ports = vec![port(Protocol::Tcp, 8080, 80), port(Protocol::Udp, 5353, 53)];
+    let on_host = PublishedPort { mode: PortMode::Host, ..port(Protocol::Tcp, 9100, 9100) };
+    let desired = Desired {
+        networks: vec![network(1)],
+        services: vec![
+            Service { ports: web_ports, ..service("a-web", web) },
+            Service { ports: vec![on_host], ..service("b-probe", probe) },
+        ],
+        containers: vec![container("task1", &[(1, 11)])],
+    };
+    assert_rules(&desired, include_str!("golden/published_ports.nft"));
+}
+
+#[test]
+fn a_port_of_one_host_address_is_open_on_no_other() {
+    let host_ip = Some(IpAddr::from([192, 0, 2, 10]));
+    let desired = publishing(vec![PublishedPort { host_ip, ..port(Protocol::Tcp, 8443, 443) }]);
+    assert_rules(&desired, include_str!("golden/published_at_one_address.nft"));
+}
+
+#[test]
+fn a_vip_leads_to_the_endpoints_on_its_own_network() {
+    let endpoints = vec![endpoint(1, true, &[(1, 11), (2, 11)]), endpoint(2, false, &[(1, 12)])];
+    let vips = [("net1".to_owned(), address(1, 2)), ("net2".to_owned(), address(2, 2))];
+    let desired = Desired {
+        networks: vec![network(1), network(2)],
+        services: vec![Service { vips: vips.into(), ..service("web", endpoints) }],
+        containers: vec![container("task1", &[(1, 11), (2, 11)])],
+    };
+    assert_rules(&desired, include_str!("golden/service_vip.nft"));
+}
+
+#[test]
+fn what_has_no_endpoint_has_no_rule() {
+    let ports = vec![port(Protocol::Tcp, 8080, 80)];
+    let vips = [("net1".to_owned(), address(1, 2))];
+    let idle = Service { ports, vips: vips.into(), ..service("idle", Vec::new()) };
+    let remote = PublishedPort { mode: PortMode::Host, ..port(Protocol::Tcp, 9100, 9100) };
+    let elsewhere = service("elsewhere", vec![endpoint(1, false, &[(1, 11)])]);
+    let desired = Desired {
+        networks: vec![network(1)],
+        services: vec![idle, Service { ports: vec![remote], ..elsewhere }],
+        containers: Vec::new(),
+    };
+    let script = rules(&desired);
+    assert_eq!(elements(&script, "vips"), None);
+    assert_eq!(elements(&script, "published"), None);
+    assert!(!script.contains("numgen"), "{script}");
+}
+
+#[test]
+fn loopback_and_ipv6_ports_are_left_to_the_proxy() {
+    for host_ip in ["127.0.0.1", "127.1.2.3", "::1", "::", "2001:db8::1"] {
+        let host_ip: IpAddr = host_ip.parse().unwrap();
+        let bound = PublishedPort { host_ip: Some(host_ip), ..port(Protocol::Tcp, 8080, 80) };
+        let script = rules(&publishing(vec![bound]));
+        assert_eq!(script, rules(&publishing(Vec::new())), "{host_ip}");
+    }
+}
+
+#[test]
+fn the_unspecified_address_is_every_address() {
+    let any = Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let bound = PublishedPort { host_ip: any, ..port(Protocol::Tcp, 8080, 80) };
+    let script = rules(&publishing(vec![bound]));
+    assert_eq!(script, rules(&publishing(vec![port(Protocol::Tcp, 8080, 80)])));
+    assert_eq!(elements(&script, "published"), Some("{ tcp . 8080 : goto port_0_0 }"));
+}
+
+#[test]
+fn a_port_without_a_number_yet_is_not_open() {
+    let script = rules(&publishing(vec![port(Protocol::Tcp, 0, 80)]));
+    assert_eq!(elements(&script, "published"), None);
+}
+
+#[test]
+fn the_script_replaces_the_engines_own_table_and_touches_no_other() {
+    for (instance, table, anchor) in
+        [("", "shoal", "shoal-00".to_owned()), ("b", "shoal_b", Names::new("b").anchor())]
+    {
+        let desired = publishing(vec![port(Protocol::Tcp, 8080, 80)]);
+        let script = script(&Names::new(instance), &desired, 5453);
+        // An empty table first: there may be none to delete.
+        let head = format!("table ip {table} {{}}\ndelete table ip {table}\ntable ip {table} {{\n");
+        let body = script.strip_prefix(&head).unwrap_or_else(|| panic!("begins wrong: {script}"));
+        let body = body.strip_suffix("\n}\n").unwrap_or_else(|| panic!("ends wrong: {script}"));
+        // All the rest is inside that one block.
+        let outside = body.lines().find(|line| !line.is_empty() && !line.starts_with("  "));
+        assert_eq!(outside, None, "{script}");
+        for command in ["flush", "delete", "destroy", "table ", "include"] {
+            assert!(!body.contains(command), "{command}: {script}");
+        }
+        assert!(body.contains(&format!("oifname \"{anchor}\"")), "{script}");
+        assert!(!body.contains("ANCHOR"), "{script}");
+    }
+}
+
+#[test]
+fn every_chain_that_a_map_leads_to_stands_before_it() {
+    let vips = [("net1".to_owned(), address(1, 2)), ("net2".to_owned(), address(2, 2))];
+    let ports = vec![port(Protocol::Tcp, 8080, 80), port(Protocol::Sctp, 8080, 80)];
+    let endpoints = vec![endpoint(1, true, &[(1, 11), (2, 11)])];
+    let desired = Desired {
+        networks: vec![network(1), network(2)],
+        services: vec![
+            Service { ports, vips: vips.into(), ..service("a", endpoints.clone()) },
+            Service { ports: vec![port(Protocol::Tcp, 81, 80)], ..service("b", endpoints) },
+        ],
+        containers: Vec::new(),
+    };
+    let script = rules(&desired);
+    let mut targets = Vec::new();
+    for (at, _) in script.match_indices("goto ") {
+        let name = script[at + "goto ".len()..].split([',', ' ']).next().unwrap();
+        let chain = script.find(&format!("  chain {name} {{\n"));
+        assert!(chain.is_some_and(|chain| chain < at), "{name}: {script}");
+        targets.push(name);
+    }
+    let all = targets.len();
+    targets.sort_unstable();
+    targets.dedup();
+    assert_eq!((all, targets.len()), (5, 5), "each entry has a chain of its own");
+}
+
+/// `Desired` says that order means nothing. Rules that change with it would be put in force
+/// again, and begin the turns of `numgen` anew, for a state that is the same.
+#[test]
+fn order_means_nothing() {
+    let web = vec![
+        endpoint(1, true, &[(1, 11), (2, 11)]),
+        endpoint(2, false, &[(1, 12)]),
+        endpoint(3, false, &[(1, 13)]),
+    ];
+    let host_ip = Some(IpAddr::from([192, 0, 2, 10]));
+    let web_ports = vec![
+        port(Protocol::Tcp, 80, 8080),
+        PublishedPort { host_ip, ..port(Protocol::Tcp, 443, 8443) },
+        port(Protocol::Udp, 443, 8443),
+    ];
+    let vips = [("net1".to_owned(), address(1, 2)), ("net2".to_owned(), address(2, 2))];
+    let db_ports = vec![port(Protocol::Tcp, 5432, 5432)];
+    let first = Desired {
+        networks: vec![network(1), Network { internal: true, ..network(2) }, network(3)],
+        services: vec![
+            Service { ports: web_ports, vips: vips.into(), ..service("web", web) },
+            Service { ports: db_ports, ..service("db", vec![endpoint(4, true, &[(3, 11)])]) },
+        ],
+        containers: vec![
+            container("task1", &[(1, 11), (2, 11)]),
+            container("task4", &[(3, 11)]),
+            container("task9", &[(1, 19), (3, 19)]),
+        ],
+    };
+    let mut second = first.clone();
+    second.networks.reverse();
+    second.services.reverse();
+    second.containers.reverse();
+    for service in &mut second.services {
+        service.ports.reverse();
+        service.endpoints.reverse();
+    }
+    for container in &mut second.containers {
+        container.attachments.reverse();
+    }
+    let (first, second) = (rules(&first), rules(&second));
+    let different = first.lines().zip(second.lines()).find(|(one, other)| one != other);
+    assert_eq!(different, None);
+    assert_eq!(first, second);
+}

@@ -2,6 +2,7 @@
 //! before it asks; other clients find it here.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use shoal_proto::v1::{PortSpec, ServiceSpec, StackSpec, service_mode};
@@ -118,7 +119,17 @@ fn ports(object: &str, ports: &[PortSpec]) -> Result<(), SpecError> {
             );
             return Err(broken(object, rule));
         }
-        let key = (port.published_port, port.protocol, port.host_ip.clone());
+        let host_ip = match port.host_ip.as_str() {
+            "" => None,
+            text => match text.parse::<IpAddr>() {
+                Ok(ip) => (ip != IpAddr::from([0, 0, 0, 0])).then_some(ip),
+                Err(_) => {
+                    let rule = format!("{text:?} is no address to publish a port on");
+                    return Err(broken(object, rule));
+                }
+            },
+        };
+        let key = (port.published_port, port.protocol, host_ip);
         if port.published_port != 0 && !seen.insert(key) {
             let rule =
                 format!("port {}/{} is published twice", port.published_port, port.protocol());
