@@ -8,9 +8,10 @@ say "cargo fmt"
 cargo fmt --all --check
 say "cargo clippy"
 cargo clippy -q --workspace --all-targets -- -D warnings
-if cargo deny --version >/dev/null 2>&1; then
-    say "cargo deny"
-    cargo deny --log-level error check bans licenses sources
-else
-    say "cargo deny is not installed: licences are not checked (cargo install cargo-deny --locked)"
+export PATH=$PATH:$PWD/target/tools/bin
+if ! cargo deny --version >/dev/null 2>&1; then
+    say "installing cargo-deny into target/tools (some minutes, once)"
+    cargo install -q --locked --root target/tools cargo-deny
 fi
+say "cargo deny"
+cargo deny --log-level error check bans licenses sources

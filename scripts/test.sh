@@ -20,3 +20,7 @@ else
     env "CARGO_TARGET_${triple}_RUNNER=sudo --preserve-env=SHOAL_REQUIRE_PRIVILEGED" \
         cargo test --workspace "$@"
 fi
+if [ $# = 0 ] && ! [ -e /sys/fs/cgroup/cgroup.controllers ] && [ "$(uname -m)" = x86_64 ]; then
+    say "this host has cgroup v1: trying v2 in a virtual machine"
+    scripts/vm.sh
+fi

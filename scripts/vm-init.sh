@@ -2,11 +2,13 @@
 # The first process of the virtual machine of vm.sh.
 export PATH=/bin
 /bin/busybox --install -s /bin
+# Where the kernel looks for the program that loads modules.
+ln -sfn /bin /sbin
 if [ -z "$SWITCHED" ]; then
     # The first root can't be pivoted away from: go on from a copy on a tmpfs.
     mkdir -p /new
     mount -t tmpfs -o size=1500m tmpfs /new
-    for entry in bin dev etc init lib lib64 proc root run sys tests tmp usr var; do
+    for entry in bin dev etc init lib lib64 proc root run sbin sys tests tmp usr var; do
         [ -e "/$entry" ] && cp -a "/$entry" /new/
     done
     export SWITCHED=1
@@ -21,10 +23,8 @@ mount -t tmpfs tmpfs /tmp
 mount -t tmpfs tmpfs /run
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
+hostname vm
 depmod 2>/dev/null
-for module in overlay veth bridge dummy nf_tables nft_nat nft_masq nft_ct nft_chain_nat nft_fib nft_fib_inet nft_reject nft_reject_inet nft_redir nft_numgen nft_hash; do
-    modprobe "$module" 2>/dev/null
-done
 say() { echo "VM: $*"; }
 stop() { say "$*"; sync; poweroff -f; sleep 60; }
 
@@ -44,8 +44,9 @@ ip link add up0 type dummy && ip addr add 192.0.2.1/24 dev up0 && ip link set up
 start
 ctl info | grep -i cgroups
 ctl image import /tests/hello.tar shoal-hello --cmd '["/hello","web"]' || stop "import failed"
-ctl stack deploy -f /tests/compose.yml hello --timeout 120s || { cat /tmp/agent.log; stop "deploy failed"; }
-curl -fsS -m 20 http://127.0.0.1:8080/whoami || stop "no answer"
+ctl stack deploy -f /tests/compose.yml hello --timeout 120s 2>&1 | cat
+[ "$(ctl stack ps hello | grep -c -i running)" = 4 ] || { cat /tmp/agent.log; stop "deploy failed"; }
+curl -fsS -m 20 http://127.0.0.1:8080/whoami || { cat /tmp/agent.log; stop "no answer"; }
 kill -9 $agent
 wait $agent
 start

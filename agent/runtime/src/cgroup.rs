@@ -181,9 +181,8 @@ fn enable_controllers(root: &Path, path: &Path) -> Result<(), RuntimeError> {
     for part in below.parent().into_iter().flat_map(Path::components) {
         enable_at(&level);
         level.push(part);
-        if !level.exists() {
-            fs::create_dir(&level).map_err(RuntimeError::io("create cgroup", &level))?;
-        }
+        // Another container's start may make it at the same time.
+        fs::create_dir_all(&level).map_err(RuntimeError::io("create cgroup", &level))?;
     }
     enable_at(&level);
     Ok(())
