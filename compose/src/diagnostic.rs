@@ -113,7 +113,9 @@ impl<'a> Log<'a> {
 
     pub(crate) fn warn(&mut self, place: Place, message: impl Into<String>) {
         let diagnostic = self.diagnostic(place, message.into());
-        self.warnings.push(diagnostic);
+        if !self.warnings.contains(&diagnostic) {
+            self.warnings.push(diagnostic);
+        }
     }
 
     /// The warnings, or the errors when there are any.

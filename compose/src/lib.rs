@@ -5,6 +5,7 @@
 //! ([`interpolate`]), then each part is read by what the compose specification says of it. A key
 //! that Shoal does not understand is an error, never passed over.
 
+mod cycle;
 mod diagnostic;
 pub mod dotenv;
 mod interpolate;
@@ -37,7 +38,8 @@ pub struct SourceFile {
 /// What a file means depends on.
 #[derive(Debug, Clone)]
 pub struct LoadOptions<'a> {
-    /// The name that the user asked for; goes before the file's own.
+    /// The name that the user asked for; goes before `COMPOSE_PROJECT_NAME` in the environment,
+    /// and that before the file's own.
     pub project_name: Option<&'a str>,
     /// The folder's name, used when nothing else names the project; it is normalized.
     pub default_name: &'a str,

@@ -1,5 +1,8 @@
 //! Reads mappings key by key: each key is taken once, and what is left over is an error.
 
+use std::num::{IntErrorKind, ParseIntError};
+use std::str::FromStr;
+
 use crate::diagnostic::{Log, Place};
 use crate::yaml::{Key, Node, Value};
 
@@ -18,7 +21,9 @@ impl<'a> Section<'a> {
             Value::Null => Vec::new(),
             other => {
                 let found = other.describe();
-                log.error(node.place, format!("{path}: want a mapping, found {found}"));
+                // The whole file has no path.
+                let at = if path.is_empty() { String::new() } else { format!("{path}: ") };
+                log.error(node.place, format!("{at}want a mapping, found {found}"));
                 return None;
             }
         };
@@ -32,6 +37,11 @@ impl<'a> Section<'a> {
     /// `services.web.image` for a key of this mapping.
     pub(crate) fn at(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Whether a key is there and has something, be it of the wrong type.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(own, node)| own.name == key && node.value != Value::Null)
     }
 
     /// The value of a key; none when it is not there or has nothing.
@@ -48,17 +58,7 @@ impl<'a> Section<'a> {
 
     pub(crate) fn flag(&mut self, key: &str, log: &mut Log<'_>) -> Option<bool> {
         let path = self.at(key);
-        let node = self.take(key)?;
-        match &node.value {
-            Value::Bool(flag) => Some(*flag),
-            // A variable's value is a text.
-            Value::Text(text) if text == "true" || text == "false" => Some(text == "true"),
-            other => {
-                let found = other.describe();
-                log.error(node.place, format!("{path}: want true or false, found {found}"));
-                None
-            }
-        }
+        self.take(key).and_then(|node| flag(&path, node, log))
     }
 
     /// A value with a syntax of its own.
@@ -122,6 +122,33 @@ pub(crate) fn text(path: &str, node: &Node, log: &mut Log<'_>) -> Option<String>
             None
         }
     }
+}
+
+/// True or false.
+pub(crate) fn flag(path: &str, node: &Node, log: &mut Log<'_>) -> Option<bool> {
+    match &node.value {
+        Value::Bool(flag) => Some(*flag),
+        // A variable's value is a text.
+        Value::Text(text) if text == "true" || text == "false" => Some(text == "true"),
+        other => {
+            let found = other.describe();
+            log.error(node.place, format!("{path}: want true or false, found {found}"));
+            None
+        }
+    }
+}
+
+/// A whole number, for [`Section::parsed`].
+pub(crate) fn whole<T: FromStr<Err = ParseIntError>>(text: &str) -> Result<T, String> {
+    text.parse::<T>().map_err(|error| match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => {
+            format!("{text:?} is too large a number")
+        }
+        _ if text.parse::<i64>().is_ok() => {
+            format!("{text:?} is negative; want a whole number, 0 or more")
+        }
+        _ => format!("{text:?} is not a whole number"),
+    })
 }
 
 /// A list of scalars; one scalar is a list of one.

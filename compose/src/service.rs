@@ -15,7 +15,7 @@ use shoal_proto::v1::{
 
 use crate::diagnostic::Log;
 use crate::keys;
-use crate::section::Section;
+use crate::section::{Section, whole};
 use crate::stack::Project;
 use crate::yaml::Node;
 
@@ -44,7 +44,7 @@ pub(crate) fn read(
     spec.depends_on = depends::read(project, &mut section, log);
     limits(&mut section, &mut task, log);
     restart(&mut section, &mut task, log);
-    if let Some(replicas) = section.parsed("scale", log, str::parse::<u64>) {
+    if let Some(replicas) = section.parsed("scale", log, whole::<u64>) {
         spec.mode = Some(replicated(replicas));
     }
     deploy::read(&mut section, &mut spec, &mut task, log);
@@ -66,7 +66,7 @@ fn limits(section: &mut Section<'_>, task: &mut TaskSpec, log: &mut Log<'_>) {
     if let Some(cpus) = section.parsed("cpus", log, deploy::cpus) {
         limits.nano_cpus = cpus;
     }
-    if let Some(pids) = section.parsed("pids_limit", log, str::parse::<i64>) {
+    if let Some(pids) = section.parsed("pids_limit", log, whole::<i64>) {
         limits.pids = pids.max(0);
     }
 }
@@ -74,17 +74,26 @@ fn limits(section: &mut Section<'_>, task: &mut TaskSpec, log: &mut Log<'_>) {
 /// `restart:`; `deploy.restart_policy` goes before it.
 fn restart(section: &mut Section<'_>, task: &mut TaskSpec, log: &mut Log<'_>) {
     let parse = |text: &str| {
-        let (condition, attempts) = match text.split_once(':') {
-            Some((condition, attempts)) => (condition, attempts.parse::<u32>().ok()),
-            None => (text, Some(0)),
+        let (name, attempts) = match text.split_once(':') {
+            Some((name, attempts)) => (name, Some(attempts)),
+            None => (text, None),
         };
-        let condition = match condition {
+        let condition = match name {
             "no" => RestartCondition::None,
             "always" | "unless-stopped" => RestartCondition::Any,
             "on-failure" => RestartCondition::OnFailure,
             _ => return Err("want no, always, on-failure[:TIMES] or unless-stopped"),
         };
-        Ok((condition, attempts.ok_or("want a number after on-failure:")?))
+        let attempts = match attempts {
+            None => 0,
+            Some(_) if name != "on-failure" => {
+                return Err("only on-failure takes how many times, as in on-failure:3");
+            }
+            Some(attempts) => {
+                attempts.parse::<u32>().map_err(|_| "want a number after on-failure:")?
+            }
+        };
+        Ok((condition, attempts))
     };
     if let Some((condition, attempts)) = section.parsed("restart", log, parse) {
         let policy = task.restart.get_or_insert_default();

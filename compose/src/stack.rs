@@ -6,9 +6,9 @@ use shoal_proto::v1::{NetworkSpec, StackNetwork, StackService, StackSpec, StackV
 
 use crate::diagnostic::Log;
 use crate::name::{is_key, is_project_name, normalize_project_name};
-use crate::section::{Section, pairs};
+use crate::section::{self, Section, pairs};
 use crate::yaml::{Node, Value};
-use crate::{LoadOptions, keys, service};
+use crate::{LoadOptions, cycle, keys, service};
 
 /// What services refer to.
 pub(crate) struct Project<'a> {
@@ -42,7 +42,11 @@ pub(crate) fn read(root: &Node, options: &LoadOptions<'_>, log: &mut Log<'_>) ->
         options,
         networks: networks.iter().map(|network| network.key.clone()).collect(),
         volumes: volumes.iter().map(|volume| (volume.key.clone(), volume.name.clone())).collect(),
-        services: entries.iter().map(|(key, _)| key.name.clone()).collect(),
+        services: entries
+            .iter()
+            .map(|(key, _)| key.name.clone())
+            .filter(|name| !name.starts_with("x-"))
+            .collect(),
         name,
     };
     let mut read = Vec::new();
@@ -61,7 +65,7 @@ pub(crate) fn read(root: &Node, options: &LoadOptions<'_>, log: &mut Log<'_>) ->
     if read.is_empty() {
         log.error(services.place, "services: there is none");
     }
-    check_cycles(&project, &read, services, log);
+    cycle::check(&project.name, &read, services.place, log);
     check_ports(&read, services, log);
     let used: BTreeSet<String> = read
         .iter()
@@ -72,22 +76,31 @@ pub(crate) fn read(root: &Node, options: &LoadOptions<'_>, log: &mut Log<'_>) ->
     Some(StackSpec { name: project.name, services: read, networks, volumes })
 }
 
+/// The argument, `COMPOSE_PROJECT_NAME`, `name:`, the folder (compose specification, "Version and
+/// name top-level elements", and Compose's documentation, "Specify a project name").
 fn project_name(
     top: &mut Section<'_>,
     options: &LoadOptions<'_>,
     log: &mut Log<'_>,
 ) -> Option<String> {
-    let own_node = top.take("name");
-    let place = own_node.map_or(top.place(), |node| node.place);
-    let own = own_node.and_then(|node| crate::section::text("name", node, log));
-    let rule = "a name has lower-case letters, digits, '-' and '_', a letter or digit first";
-    let chosen = options.project_name.map(str::to_owned).or(own).or_else(|| {
-        options.environment.get("COMPOSE_PROJECT_NAME").cloned().filter(|n| !n.is_empty())
-    });
-    match chosen {
+    let node = top.take("name");
+    let own = node.and_then(|node| section::text("name", node, log));
+    let variable = options.environment.get("COMPOSE_PROJECT_NAME").filter(|name| !name.is_empty());
+    let outside = options.project_name.or(variable.map(String::as_str));
+    let place = match (outside, node) {
+        (None, Some(node)) => node.place,
+        _ => top.place(),
+    };
+    match outside.map(str::to_owned).or(own) {
         Some(name) if is_project_name(&name) => Some(name),
         Some(name) => {
-            log.error(place, format!("the stack's name {name:?} can't be one: {rule}"));
+            let origin = match (options.project_name, variable) {
+                (None, Some(_)) => " in COMPOSE_PROJECT_NAME",
+                _ => "",
+            };
+            let rule =
+                "a name has lower-case letters, digits, '-' and '_', a letter or digit first";
+            log.error(place, format!("the stack's name {name:?}{origin} can't be one: {rule}"));
             None
         }
         None => {
@@ -113,22 +126,13 @@ fn network(project: &str, key: &str) -> StackNetwork {
 fn external(section: &mut Section<'_>, log: &mut Log<'_>) -> Option<(bool, Option<String>)> {
     let path = section.at("external");
     let node = section.take("external")?;
-    match &node.value {
-        Value::Bool(flag) => Some((*flag, None)),
-        Value::Map(_) => {
-            let mut inner = Section::of(&path, node, log)?;
-            let name = inner.text("name", log);
-            inner.finish(&["name"], log);
-            Some((true, name))
-        }
-        other => {
-            log.error(
-                node.place,
-                format!("{path}: want true or false, found {}", other.describe()),
-            );
-            None
-        }
+    if let Value::Map(_) = node.value {
+        let mut inner = Section::of(&path, node, log)?;
+        let name = inner.text("name", log);
+        inner.finish(&["name"], log);
+        return Some((true, name));
     }
+    section::flag(&path, node, log).map(|flag| (flag, None))
 }
 
 fn networks(project: &str, node: Option<&Node>, log: &mut Log<'_>) -> Vec<StackNetwork> {
@@ -248,50 +252,6 @@ fn volumes(project: &str, node: Option<&Node>, log: &mut Log<'_>) -> Vec<StackVo
     read.collect()
 }
 
-/// Services that wait for each other would wait for ever.
-fn check_cycles(project: &Project<'_>, services: &[StackService], node: &Node, log: &mut Log<'_>) {
-    let prefix = format!("{}_", project.name);
-    let edges: BTreeMap<&str, Vec<&str>> = services
-        .iter()
-        .map(|service| {
-            let dependencies = service.spec.iter().flat_map(|spec| &spec.depends_on);
-            let names = dependencies.filter_map(|other| other.service.strip_prefix(&prefix));
-            (service.name.as_str(), names.collect())
-        })
-        .collect();
-    for start in edges.keys() {
-        let mut path = vec![*start];
-        if let Some(cycle) = walk(&edges, &mut path, start)
-            && cycle.iter().min() == Some(start)
-        {
-            let way = cycle.join(" -> ");
-            log.error(node.place, format!("services wait for each other: {way} -> {start}"));
-        }
-    }
-}
-
-fn walk<'a>(
-    edges: &BTreeMap<&'a str, Vec<&'a str>>,
-    path: &mut Vec<&'a str>,
-    start: &str,
-) -> Option<Vec<&'a str>> {
-    let last = path.last().copied()?;
-    for next in edges.get(last).into_iter().flatten() {
-        if *next == start {
-            return Some(path.clone());
-        }
-        if path.contains(next) {
-            continue;
-        }
-        path.push(next);
-        if let Some(cycle) = walk(edges, path, start) {
-            return Some(cycle);
-        }
-        path.pop();
-    }
-    None
-}
-
 fn check_ports(services: &[StackService], node: &Node, log: &mut Log<'_>) {
     let mut seen: BTreeMap<(u32, i32, String), &str> = BTreeMap::new();
     for service in services {
@@ -309,5 +269,37 @@ fn check_ports(services: &[StackService], node: &Node, log: &mut Log<'_>) {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::{LoadOptions, SourceFile, load};
+
+    fn name(argument: Option<&str>, variable: Option<&str>, line: &str) -> String {
+        let text = format!("{line}\nservices: {{web: {{image: nginx}}}}\n");
+        let source = SourceFile { path: "compose.yml".to_owned(), text };
+        let environment: BTreeMap<String, String> = variable
+            .map(|value| ("COMPOSE_PROJECT_NAME".to_owned(), value.to_owned()))
+            .into_iter()
+            .collect();
+        let options = LoadOptions {
+            project_name: argument,
+            default_name: "folder",
+            working_dir: "/srv/folder",
+            environment: &environment,
+        };
+        load(&source, &options).unwrap().spec.name
+    }
+
+    #[test]
+    fn the_name_comes_from_the_argument_the_variable_the_file_and_the_folder_in_this_order() {
+        assert_eq!(name(Some("argument"), Some("variable"), "name: file"), "argument");
+        assert_eq!(name(None, Some("variable"), "name: file"), "variable");
+        assert_eq!(name(None, Some(""), "name: file"), "file");
+        assert_eq!(name(None, None, "name: file"), "file");
+        assert_eq!(name(None, None, ""), "folder");
     }
 }

@@ -28,6 +28,7 @@ pub(crate) fn split(text: &str) -> Result<Vec<String>, String> {
                         Some('"') => break,
                         Some('\\') => match chars.next() {
                             Some(c @ ('"' | '\\' | '$' | '`')) => word.push(c),
+                            Some('\n') => {}
                             Some(c) => word.extend(['\\', c]),
                             None => return Err(format!("{text:?}: a \" without its end")),
                         },
@@ -36,7 +37,11 @@ pub(crate) fn split(text: &str) -> Result<Vec<String>, String> {
                     }
                 }
             }
-            '\\' => word.get_or_insert_default().extend(chars.next()),
+            // With a line break it only continues the line (POSIX, Shell Command Language, 2.2.1).
+            '\\' => match chars.next() {
+                Some('\n') => {}
+                escaped => word.get_or_insert_default().extend(escaped),
+            },
             c => word.get_or_insert_default().push(c),
         }
     }
@@ -54,6 +59,11 @@ mod tests {
             ("a b  c", vec!["a", "b", "c"]),
             ("echo 'a b' \"c \\\" d\"", vec!["echo", "a b", "c \" d"]),
             ("a\\ b ''", vec!["a b", ""]),
+            ("run \\\n  --all", vec!["run", "--all"]),
+            (
+                "one\\\nword \"and\\\nthis\" 'not\\\nthis'",
+                vec!["oneword", "andthis", "not\\\nthis"],
+            ),
             ("", vec![]),
         ] {
             assert_eq!(split(text).unwrap(), words, "{text}");

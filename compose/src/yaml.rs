@@ -1,6 +1,7 @@
 //! YAML as a tree whose nodes know their place. Anchors, aliases and merge keys are resolved here.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 
@@ -8,6 +9,7 @@ use crate::diagnostic::{Log, Place};
 
 /// A file whose aliases blow it up beyond this is refused.
 const MAX_NODES: usize = 200_000;
+/// Of a node below the root, aliases replaced. What walks the tree calls itself so many times.
 const MAX_DEPTH: usize = 100;
 
 /// A value and where it stands.
@@ -76,9 +78,18 @@ fn place(span: Span) -> Place {
     Place { line: span.start.line().max(1), column: span.start.col() + 1 }
 }
 
+/// What an alias stands for.
+struct Anchored {
+    node: Node,
+    /// Levels below the node.
+    height: usize,
+    /// With the node itself.
+    nodes: usize,
+}
+
 struct Builder<'i, 'l, 'f> {
     events: Parser<'i, StrInput<'i>>,
-    anchors: BTreeMap<usize, Node>,
+    anchors: BTreeMap<usize, Rc<Anchored>>,
     nodes: usize,
     log: &'l mut Log<'f>,
 }
@@ -96,25 +107,38 @@ impl<'i> Builder<'i, '_, '_> {
         }
     }
 
-    fn build(&mut self, event: Event<'i>, span: Span, depth: usize) -> Option<Node> {
-        let place = place(span);
-        self.nodes += 1;
-        if depth > MAX_DEPTH || self.nodes > MAX_NODES {
-            self.log.error(place, "the file is nested too deep or too large to be a compose file");
+    /// None, with an error, when so many more nodes, down to this depth, are too much.
+    fn admit(&mut self, place: Place, depth: usize, nodes: usize) -> Option<()> {
+        self.nodes += nodes;
+        if depth > MAX_DEPTH {
+            let rule = "the file is nested too deep to be a compose file";
+            self.log.error(place, format!("{rule}: more than {MAX_DEPTH} levels"));
             return None;
         }
+        if self.nodes > MAX_NODES {
+            let rule = "the file is too large to be a compose file";
+            let count = format!("more than {MAX_NODES} values, with what its aliases stand for");
+            self.log.error(place, format!("{rule}: {count}"));
+            return None;
+        }
+        Some(())
+    }
+
+    fn build(&mut self, event: Event<'i>, span: Span, depth: usize) -> Option<Node> {
+        let place = place(span);
+        self.admit(place, depth, 1)?;
         let (value, anchor) = match event {
             Event::Scalar(text, style, anchor, _) => {
                 let plain = style == ScalarStyle::Plain;
                 (if plain { scalar(&text) } else { Value::Text(text.into_owned()) }, anchor)
             }
             Event::Alias(anchor) => {
-                let Some(node) = self.anchors.get(&anchor).cloned() else {
+                let Some(anchored) = self.anchors.get(&anchor).cloned() else {
                     self.log.error(place, "this alias stands inside what it is an alias of");
                     return None;
                 };
-                self.nodes += count(&node);
-                return Some(Node { place, value: node.value });
+                self.admit(place, depth + anchored.height, anchored.nodes)?;
+                return Some(Node { place, value: anchored.node.value.clone() });
             }
             Event::SequenceStart(anchor, _) => {
                 let mut items = Vec::new();
@@ -131,7 +155,10 @@ impl<'i> Builder<'i, '_, '_> {
         };
         let node = Node { place, value };
         if anchor != 0 {
-            self.anchors.insert(anchor, node.clone());
+            let (height, nodes) = (height(&node), count(&node));
+            // The copy counts as well: anchors may stand inside anchors.
+            self.admit(place, depth, nodes)?;
+            self.anchors.insert(anchor, Rc::new(Anchored { node: node.clone(), height, nodes }));
         }
         Some(node)
     }
@@ -198,6 +225,14 @@ fn count(node: &Node) -> usize {
         Value::List(items) => 1 + items.iter().map(count).sum::<usize>(),
         Value::Map(entries) => 1 + entries.iter().map(|(_, node)| count(node)).sum::<usize>(),
         _ => 1,
+    }
+}
+
+fn height(node: &Node) -> usize {
+    match &node.value {
+        Value::List(items) => items.iter().map(|item| 1 + height(item)).max().unwrap_or(0),
+        Value::Map(entries) => entries.iter().map(|(_, node)| 1 + height(node)).max().unwrap_or(0),
+        _ => 0,
     }
 }
 

@@ -4,12 +4,12 @@ use shoal_proto::time::proto_duration;
 use shoal_proto::v1::{ContainerSpec, Ulimit};
 use shoal_proto::{ByteSize, duration};
 
-use super::{health, volume};
+use super::{health, port, volume};
 use crate::diagnostic::Log;
-use crate::section::{self, Section, pairs};
+use crate::section::{self, Section, pairs, whole};
 use crate::stack::Project;
 use crate::words;
-use crate::yaml::{Node, Value};
+use crate::yaml::Value;
 
 pub(super) fn read(
     project: &Project<'_>,
@@ -17,8 +17,11 @@ pub(super) fn read(
     log: &mut Log<'_>,
 ) -> ContainerSpec {
     let mut spec = ContainerSpec::default();
+    let given = section.has("image");
     match section.text("image", log) {
         Some(image) if !image.trim().is_empty() => spec.image = image,
+        // It is no text, and the log says so.
+        None if given => {}
         _ => {
             let path = section.at("image");
             log.error(section.place(), format!("{path}: is missing; a service needs an image"));
@@ -70,11 +73,10 @@ pub(super) fn read(
     let shm = section.parsed("shm_size", log, str::parse::<ByteSize>);
     spec.shm_size_bytes = shm.map_or(0, |size| i64::try_from(size.0).unwrap_or(i64::MAX));
     spec.extra_hosts = extra_hosts(section, log);
-    for (place, port) in section.list("expose", log) {
-        let number = port.split(['/', '-']).next().and_then(|text| text.parse::<u16>().ok());
-        if number.is_none() {
+    for (place, text) in section.list("expose", log) {
+        if let Err(rule) = port::exposed(&text) {
             let path = section.at("expose");
-            log.error(place, format!("{path}: {port:?} is not a port"));
+            log.error(place, format!("{path}: {text:?}: {rule}"));
         }
     }
     spec
@@ -124,24 +126,25 @@ fn ulimits(section: &mut Section<'_>, log: &mut Log<'_>) -> Vec<Ulimit> {
     let entries = ulimits.entries().into_iter();
     let read = entries.filter_map(|(key, node)| {
         let path = format!("{path}.{}", key.name);
-        let number = |node: &Node, log: &mut Log<'_>| {
-            let text = section::text(&path, node, log)?;
-            let parsed = text.parse::<i64>().ok();
-            if parsed.is_none() {
-                log.error(node.place, format!("{path}: {text:?} is not a number"));
-            }
-            parsed
-        };
         let (soft, hard) = match &node.value {
             Value::Map(_) => {
                 let mut both = Section::of(&path, node, log)?;
-                let soft = both.take("soft").and_then(|node| number(node, log))?;
-                let hard = both.take("hard").and_then(|node| number(node, log))?;
+                for key in ["soft", "hard"] {
+                    if !both.has(key) {
+                        let rule = "is missing; want both soft and hard, or one number for both";
+                        log.error(both.place(), format!("{}: {rule}", both.at(key)));
+                    }
+                }
+                let soft = both.parsed("soft", log, whole::<i64>);
+                let hard = both.parsed("hard", log, whole::<i64>);
                 both.finish(&["soft", "hard"], log);
-                (soft, hard)
+                (soft?, hard?)
             }
             _ => {
-                let limit = number(node, log)?;
+                let text = section::text(&path, node, log)?;
+                let limit = whole::<i64>(&text)
+                    .map_err(|rule| log.error(node.place, format!("{path}: {rule}")))
+                    .ok()?;
                 (limit, limit)
             }
         };

@@ -8,7 +8,7 @@ use shoal_proto::{ByteSize, duration};
 
 use crate::diagnostic::Log;
 use crate::keys;
-use crate::section::{Section, pairs};
+use crate::section::{Section, pairs, whole};
 
 pub(super) fn read(
     service: &mut Section<'_>,
@@ -23,7 +23,7 @@ pub(super) fn read(
         "replicated" => Ok(()),
         other => Err(format!("{other:?} is not supported yet; only replicated is")),
     });
-    if let Some(replicas) = deploy.parsed("replicas", log, str::parse::<u64>) {
+    if let Some(replicas) = deploy.parsed("replicas", log, whole::<u64>) {
         spec.mode = Some(super::replicated(replicas));
     }
     let labels_path = deploy.at("labels");
@@ -72,7 +72,7 @@ fn amounts(mut section: Section<'_>, amounts: &mut Resources, log: &mut Log<'_>)
     if let Some(bytes) = section.parsed("memory", log, bytes) {
         amounts.memory_bytes = bytes;
     }
-    if let Some(pids) = section.parsed("pids", log, str::parse::<i64>) {
+    if let Some(pids) = section.parsed("pids", log, whole::<i64>) {
         amounts.pids = pids.max(0);
     }
     section.finish(&["cpus", "memory", "pids", "devices", "generic_resources"], log);
@@ -91,7 +91,7 @@ fn restart(mut section: Section<'_>, task: &mut TaskSpec, log: &mut Log<'_>) {
     }
     policy.delay = section.parsed("delay", log, duration::parse).map(proto_duration);
     policy.window = section.parsed("window", log, duration::parse).map(proto_duration);
-    if let Some(attempts) = section.parsed("max_attempts", log, str::parse::<u32>) {
+    if let Some(attempts) = section.parsed("max_attempts", log, whole::<u32>) {
         policy.max_attempts = attempts;
     }
     section.finish(&["condition", "delay", "window", "max_attempts"], log);

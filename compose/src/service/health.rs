@@ -6,8 +6,8 @@ use shoal_proto::v1::HealthCheck;
 
 use crate::diagnostic::Log;
 use crate::keys;
-use crate::section::{self, Section};
-use crate::yaml::Value;
+use crate::section::{self, Section, whole};
+use crate::yaml::{Node, Value};
 
 pub(super) fn read(service: &mut Section<'_>, log: &mut Log<'_>) -> Option<HealthCheck> {
     let path = service.at("healthcheck");
@@ -16,27 +16,7 @@ pub(super) fn read(service: &mut Section<'_>, log: &mut Log<'_>) -> Option<Healt
     let mut check = HealthCheck::default();
     let test_path = section.at("test");
     if let Some(test) = section.take("test") {
-        check.test = match &test.value {
-            Value::List(_) => {
-                let words = section::list(&test_path, test, log);
-                words.into_iter().map(|(_, word)| word).collect()
-            }
-            _ => match section::text(&test_path, test, log) {
-                Some(line) => vec!["CMD-SHELL".to_owned(), line],
-                None => Vec::new(),
-            },
-        };
-        let first = check.test.first().map(String::as_str);
-        let right = match first {
-            Some("NONE") => check.test.len() == 1,
-            Some("CMD") => check.test.len() > 1,
-            Some("CMD-SHELL") => check.test.len() == 2,
-            _ => false,
-        };
-        if !right {
-            let rule = "want [\"CMD\", COMMAND…], [\"CMD-SHELL\", LINE], [\"NONE\"] or a line";
-            log.error(test.place, format!("{test_path}: {rule}"));
-        }
+        check.test = words(&test_path, test, log).unwrap_or_default();
     }
     if section.flag("disable", log) == Some(true) {
         check.test = vec!["NONE".to_owned()];
@@ -48,7 +28,32 @@ pub(super) fn read(service: &mut Section<'_>, log: &mut Log<'_>) -> Option<Healt
     check.timeout = time("timeout", log);
     check.start_period = time("start_period", log);
     check.start_interval = time("start_interval", log);
-    check.retries = section.parsed("retries", log, str::parse::<u32>).unwrap_or(0);
+    check.retries = section.parsed("retries", log, whole::<u32>).unwrap_or(0);
     section.finish(keys::HEALTHCHECK, log);
     Some(check)
+}
+
+/// The test with its kind first. None, with one error, when it is neither a list nor a line, or
+/// the list has the wrong form.
+fn words(path: &str, test: &Node, log: &mut Log<'_>) -> Option<Vec<String>> {
+    let Value::List(items) = &test.value else {
+        let line = section::text(path, test, log)?;
+        return Some(vec!["CMD-SHELL".to_owned(), line]);
+    };
+    let words: Vec<String> =
+        section::list(path, test, log).into_iter().map(|(_, word)| word).collect();
+    if words.len() < items.len() {
+        return None;
+    }
+    let right = match words.first().map(String::as_str) {
+        Some("NONE") => words.len() == 1,
+        Some("CMD") => words.len() > 1,
+        Some("CMD-SHELL") => words.len() == 2,
+        _ => false,
+    };
+    if !right {
+        let rule = "want [\"CMD\", COMMAND…], [\"CMD-SHELL\", LINE], [\"NONE\"] or a line";
+        log.error(test.place, format!("{path}: {rule}"));
+    }
+    right.then_some(words)
 }

@@ -43,7 +43,9 @@ pub(super) fn read(
         let mut section = Section::of(&format!("{path}.{}", key.name), node, log)?;
         let aliases = section.list("aliases", log).into_iter().map(|(_, alias)| alias).collect();
         let address = section.parsed("ipv4_address", log, |text| {
-            text.parse::<std::net::Ipv4Addr>().map(|address| address.to_string())
+            text.parse::<std::net::Ipv4Addr>()
+                .map(|address| address.to_string())
+                .map_err(|_| format!("{text:?} is not an IPv4 address"))
         });
         section.finish(
             &[

@@ -1,5 +1,7 @@
 //! `ports:`, `[[IP:]PUBLISHED:]TARGET[/PROTOCOL]` with ranges, and the long form.
 
+use std::net::IpAddr;
+
 use shoal_proto::v1::{PortProtocol, PortSpec, PublishMode};
 
 use crate::diagnostic::Log;
@@ -33,31 +35,59 @@ pub(super) fn read(service: &mut Section<'_>, log: &mut Log<'_>) -> Vec<PortSpec
     ports
 }
 
+/// Takes every key, so that what is left is what nobody knows.
 fn read_long(section: &mut Section<'_>, log: &mut Log<'_>) -> Option<PortSpec> {
-    let place = section.place();
-    let path = section.at("target");
-    let target = section.parsed("target", log, number);
-    if target.is_none() {
-        log.error(place, format!("{path}: want the container's port, from 1 to 65535"));
+    if !section.has("target") {
+        let path = section.at("target");
+        let rule = "is missing; want the container's port, from 1 to 65535";
+        log.error(section.place(), format!("{path}: {rule}"));
     }
+    let target = section.parsed("target", log, number);
     let published = section.parsed("published", log, |text| match text {
         "" => Ok(0),
         text => number(text),
     });
-    let mut port = PortSpec { target_port: target?, ..PortSpec::default() };
-    port.published_port = published.unwrap_or(0);
-    port.host_ip = section.text("host_ip", log).unwrap_or_default();
-    port.name = section.text("name", log).unwrap_or_default();
-    if let Some(protocol) = section.parsed("protocol", log, protocol) {
-        port.set_protocol(protocol);
-    }
+    let host_ip = section.parsed("host_ip", log, |text| match text {
+        "" => Ok(String::new()),
+        text => address(text),
+    });
+    let name = section.text("name", log);
+    let protocol = section.parsed("protocol", log, protocol);
     let mode = section.parsed("mode", log, |text| match text {
         "ingress" => Ok(PublishMode::Ingress),
         "host" => Ok(PublishMode::Host),
         other => Err(format!("{other:?} is no mode; want ingress or host")),
     });
+    let mut port = PortSpec {
+        target_port: target?,
+        published_port: published.unwrap_or(0),
+        host_ip: host_ip.unwrap_or_default(),
+        name: name.unwrap_or_default(),
+        ..PortSpec::default()
+    };
+    port.set_protocol(protocol.unwrap_or(PortProtocol::Tcp));
     port.set_mode(mode.unwrap_or(PublishMode::Ingress));
     Some(port)
+}
+
+/// Whether a text may stand in `expose:`: `PORT[-PORT][/PROTOCOL]`.
+pub(super) fn exposed(text: &str) -> Result<(), String> {
+    let ports = match text.split_once('/') {
+        Some((ports, name)) => {
+            protocol(name)?;
+            ports
+        }
+        None => text,
+    };
+    range(ports).map(|_| ())
+}
+
+/// In its shortest form, so that the same address is the same text.
+fn address(text: &str) -> Result<String, String> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(address.to_string()),
+        Err(_) => Err(format!("{text:?} is not an address")),
+    }
 }
 
 fn number(text: &str) -> Result<u32, String> {
@@ -103,10 +133,11 @@ fn short(text: &str) -> Result<Vec<PortSpec>, String> {
             None => ("", Some(rest)),
         },
     };
-    let host_ip = host_ip.trim_start_matches('[').trim_end_matches(']');
-    if !host_ip.is_empty() && host_ip.parse::<std::net::IpAddr>().is_err() {
-        return Err(format!("{host_ip:?} is not an address"));
-    }
+    let inner = host_ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']'));
+    let host_ip = match inner.unwrap_or(host_ip) {
+        "" => String::new(),
+        ip => address(ip)?,
+    };
     let targets = range(target)?;
     let published: Vec<u32> = match published {
         None | Some("") => targets.clone().map(|_| 0).collect(),
@@ -119,7 +150,7 @@ fn short(text: &str) -> Result<Vec<PortSpec>, String> {
         protocol: protocol.into(),
         target_port,
         published_port,
-        host_ip: host_ip.to_owned(),
+        host_ip: host_ip.clone(),
         ..PortSpec::default()
     });
     Ok(ports.collect())
@@ -127,7 +158,7 @@ fn short(text: &str) -> Result<Vec<PortSpec>, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::short;
+    use super::{exposed, short};
 
     #[test]
     fn short_forms_mean_what_they_do_in_compose() {
@@ -137,6 +168,7 @@ mod tests {
             ("127.0.0.1:53:53/udp", vec![(53, 53, "127.0.0.1", 1)]),
             ("127.0.0.1::80", vec![(0, 80, "127.0.0.1", 0)]),
             ("[::1]:81:80", vec![(81, 80, "::1", 0)]),
+            ("[0:0::1]:81:80", vec![(81, 80, "::1", 0)]),
             ("90-91:80-81", vec![(90, 80, "", 0), (91, 81, "", 0)]),
         ] {
             let ports = short(text).unwrap();
@@ -150,8 +182,18 @@ mod tests {
 
     #[test]
     fn other_texts_are_refused() {
-        for text in ["", "0", "70000", "a:b", "80/x", "1-2:3-5", "9-8", "nowhere:1:2"] {
+        for text in ["", "0", "70000", "a:b", "80/x", "1-2:3-5", "9-8", "nowhere:1:2", "[::1:1:2"] {
             assert!(short(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_ports_and_ranges_of_ports_are_exposed() {
+        for text in ["80", "9000-9002", "53/udp"] {
+            assert_eq!(exposed(text), Ok(()), "{text}");
+        }
+        for text in ["", "0", "80-x", "80-", "9-8", "80/x", "80:80", "70000"] {
+            assert!(exposed(text).is_err(), "{text}");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! `volumes:` and `tmpfs:` of a service.
 
-use shoal_proto::ByteSize;
 use shoal_proto::v1::{Mount, MountType};
 
+use super::deploy::bytes;
 use crate::diagnostic::{Log, Place};
 use crate::section::{self, Section};
 use crate::stack::Project;
@@ -25,7 +25,7 @@ pub(super) fn read(
                         _ => section::text(&path, item, log)
                             .and_then(|text| short(project, &path, item.place, &text, log)),
                     };
-                    mounts.extend(mount);
+                    mounts.extend(mount.inspect(|mount| check(&path, item.place, mount, log)));
                 }
             }
             other => {
@@ -33,31 +33,54 @@ pub(super) fn read(
             }
         }
     }
-    for (_, entry) in service.list("tmpfs", log) {
-        let (target, options) = entry.split_once(':').unwrap_or((&entry, ""));
-        let mut mount = Mount { target: target.to_owned(), ..Mount::default() };
-        mount.set_type(MountType::Tmpfs);
-        for option in options.split(',') {
-            match option.split_once('=') {
-                Some(("size", size)) => {
-                    let size = size.parse::<ByteSize>().map_or(0, |size| size.0);
-                    mount.tmpfs_size_bytes = i64::try_from(size).unwrap_or(i64::MAX);
-                }
-                Some(("mode", mode)) => {
-                    mount.tmpfs_mode = u32::from_str_radix(mode, 8).unwrap_or(0);
-                }
-                _ => mount.read_only |= option == "ro",
-            }
-        }
+    let path = service.at("tmpfs");
+    for (place, entry) in service.list("tmpfs", log) {
+        let mount = tmpfs(&path, place, &entry, log);
+        check(&path, place, &mount, log);
         mounts.push(mount);
     }
-    for mount in &mounts {
-        if !mount.target.starts_with('/') {
-            let rule = "the path in the container must be absolute";
-            log.error(service.place(), format!("{path}: {:?}: {rule}", mount.target));
+    mounts
+}
+
+fn check(path: &str, place: Place, mount: &Mount, log: &mut Log<'_>) {
+    if !mount.target.starts_with('/') {
+        let rule = "the path in the container must be absolute";
+        log.error(place, format!("{path}: {:?}: {rule}", mount.target));
+    }
+}
+
+/// `TARGET[:OPTIONS]`. Every tmpfs is mounted with nosuid, nodev and noexec, as Docker does.
+fn tmpfs(path: &str, place: Place, entry: &str, log: &mut Log<'_>) -> Mount {
+    let (target, options) = entry.split_once(':').unwrap_or((entry, ""));
+    let mut mount = Mount { target: target.to_owned(), ..Mount::default() };
+    mount.set_type(MountType::Tmpfs);
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        let read = match (option, option.split_once('=')) {
+            ("ro" | "rw", _) => {
+                mount.read_only = option == "ro";
+                Ok(())
+            }
+            ("nosuid" | "nodev" | "noexec", _) => Ok(()),
+            (_, Some(("size", size))) => bytes(size).map(|size| mount.tmpfs_size_bytes = size),
+            (_, Some(("mode", digits))) => mode(digits).map(|mode| mount.tmpfs_mode = mode),
+            _ => {
+                let known = "size=, mode=, ro, rw, nosuid, nodev and noexec";
+                Err(format!("unknown option {option:?}; there are {known}"))
+            }
+        };
+        if let Err(rule) = read {
+            log.error(place, format!("{path}: {entry:?}: {rule}"));
         }
     }
-    mounts
+    mount
+}
+
+/// `1777` or `0o1777`: octal either way.
+fn mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8) {
+        Ok(mode @ 0..=0o7777) => Ok(mode),
+        _ => Err(format!("{text:?} is not a file mode; want octal digits such as 1777")),
+    }
 }
 
 /// A path in the source of the short form begins so; everything else names a volume.
@@ -65,23 +88,34 @@ fn is_path(source: &str) -> bool {
     source.starts_with(['/', '.', '~'])
 }
 
-fn absolute(project: &Project<'_>, source: &str) -> String {
+/// None, with an error, for `~` when nobody is at home.
+fn absolute(
+    project: &Project<'_>,
+    path: &str,
+    place: Place,
+    source: &str,
+    log: &mut Log<'_>,
+) -> Option<String> {
     if source.starts_with('/') {
-        return source.to_owned();
+        return Some(source.to_owned());
     }
     if let Some(rest) = source.strip_prefix('~') {
-        let home = project.options.environment.get("HOME").map_or("", String::as_str);
-        return format!("{home}{rest}");
+        let home = project.options.environment.get("HOME").filter(|home| home.starts_with('/'));
+        if home.is_none() {
+            log.error(place, format!("{path}: {source:?}: HOME is not set, so ~ is no folder"));
+        }
+        return home.map(|home| format!("{home}{rest}"));
     }
-    let mut parts: Vec<&str> = project.options.working_dir.split('/').collect();
-    for part in source.split('/') {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in project.options.working_dir.split('/').chain(source.split('/')) {
         match part {
             "." | "" => {}
+            // As the kernel does: what is above the root is the root.
             ".." => drop(parts.pop()),
             part => parts.push(part),
         }
     }
-    parts.join("/")
+    Some(format!("/{}", parts.join("/")))
 }
 
 fn named(
@@ -119,7 +153,7 @@ fn short(
     let mut mount = Mount { target: target.to_owned(), ..Mount::default() };
     if is_path(source) {
         mount.set_type(MountType::Bind);
-        mount.source = absolute(project, source);
+        mount.source = absolute(project, path, place, source, log)?;
         mount.create_host_path = true;
     } else if !source.is_empty() {
         mount.source = named(project, path, place, source, log)?;
@@ -140,24 +174,28 @@ fn short(
 
 fn long(project: &Project<'_>, mut section: Section<'_>, log: &mut Log<'_>) -> Option<Mount> {
     let place = section.place();
+    if !section.has("type") {
+        let path = section.at("type");
+        log.error(place, format!("{path}: is missing; want volume, bind or tmpfs"));
+    }
     let kind = section.parsed("type", log, |text| match text {
         "volume" => Ok(MountType::Volume),
         "bind" => Ok(MountType::Bind),
         "tmpfs" => Ok(MountType::Tmpfs),
         other => Err(format!("{other:?} is not supported; want volume, bind or tmpfs")),
-    })?;
-    let mut mount = Mount::default();
-    mount.set_type(kind);
+    });
     let path = section.at("source");
     let source = section.text("source", log).unwrap_or_default();
-    mount.source = match kind {
-        MountType::Bind => absolute(project, &source),
-        MountType::Volume if !source.is_empty() => named(project, &path, place, &source, log)?,
-        MountType::Volume | MountType::Tmpfs => String::new(),
+    let source = match kind {
+        Some(MountType::Bind) if source.is_empty() => {
+            log.error(place, format!("{path}: is missing; a bind mount needs a path of the host"));
+            None
+        }
+        Some(MountType::Bind) => absolute(project, &path, place, &source, log),
+        Some(MountType::Volume) if !source.is_empty() => named(project, &path, place, &source, log),
+        Some(MountType::Volume | MountType::Tmpfs) | None => None,
     };
-    if kind == MountType::Bind && source.is_empty() {
-        log.error(place, format!("{path}: is missing; a bind mount needs a path of the host"));
-    }
+    let mut mount = Mount { source: source.unwrap_or_default(), ..Mount::default() };
     mount.target = section.text("target", log).unwrap_or_default();
     mount.read_only = section.flag("read_only", log).unwrap_or(false);
     let mut part = |key: &str, log: &mut Log<'_>| {
@@ -174,11 +212,8 @@ fn long(project: &Project<'_>, mut section: Section<'_>, log: &mut Log<'_>) -> O
         volume.finish(&["nocopy", "subpath", "labels"], log);
     }
     if let Some(mut tmpfs) = part("tmpfs", log) {
-        let size = tmpfs.parsed("size", log, str::parse::<ByteSize>);
-        mount.tmpfs_size_bytes = size.map_or(0, |size| i64::try_from(size.0).unwrap_or(i64::MAX));
-        let mode =
-            tmpfs.parsed("mode", log, |text| u32::from_str_radix(text.trim_start_matches("0o"), 8));
-        mount.tmpfs_mode = mode.unwrap_or(0);
+        mount.tmpfs_size_bytes = tmpfs.parsed("size", log, bytes).unwrap_or(0);
+        mount.tmpfs_mode = tmpfs.parsed("mode", log, mode).unwrap_or(0);
         tmpfs.finish(&["size", "mode"], log);
     }
     section.finish(
@@ -195,5 +230,6 @@ fn long(project: &Project<'_>, mut section: Section<'_>, log: &mut Log<'_>) -> O
         ],
         log,
     );
+    mount.set_type(kind?);
     Some(mount)
 }

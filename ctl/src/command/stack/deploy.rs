@@ -1,7 +1,7 @@
 //! `ctl stack deploy`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,6 +21,14 @@ use crate::progress::Progress;
 const DEFAULT_FILES: [&str; 4] =
     ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
 
+/// Merged over the default file by Compose (compose specification, "Merge").
+const OVERRIDE_FILES: [&str; 4] = [
+    "compose.override.yaml",
+    "compose.override.yml",
+    "docker-compose.override.yaml",
+    "docker-compose.override.yml",
+];
+
 /// Make a stack what a compose file says, and wait until it runs.
 ///
 /// Services that are new are created, those that changed are updated one task at a time, those
@@ -35,7 +43,8 @@ pub(crate) struct Deploy {
     #[arg(short, long, short_alias = 'c', visible_alias = "compose-file", value_name = "FILE")]
     file: Option<PathBuf>,
 
-    /// Name of the stack [default: the file's name:, else the folder's name]
+    /// Name of the stack [default: COMPOSE_PROJECT_NAME, else the file's name:, else the folder's
+    /// name]
     name: Option<String>,
 
     /// Don't wait until the tasks run
@@ -57,7 +66,10 @@ impl Deploy {
         let path = match &self.file {
             Some(path) => path.clone(),
             None => match DEFAULT_FILES.iter().map(PathBuf::from).find(|path| path.exists()) {
-                Some(path) => path,
+                Some(path) => {
+                    note_overrides(&path);
+                    path
+                }
                 None => bail!("no compose file here; name one with -f FILE"),
             },
         };
@@ -74,12 +86,7 @@ impl Deploy {
             if from_stdin { Path::new(".") } else { path.parent().unwrap_or(Path::new(".")) };
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let folder = std::fs::canonicalize(folder)?;
-        let mut environment: BTreeMap<String, String> = BTreeMap::new();
-        let env_file = folder.join(".env");
-        if let Ok(text) = std::fs::read_to_string(&env_file) {
-            environment = dotenv::parse(&text)
-                .map_err(|error| anyhow::anyhow!("{}: {error}", env_file.display()))?;
-        }
+        let mut environment = variables(&folder.join(".env"))?;
         let own = std::env::vars_os();
         environment.extend(own.filter_map(|(name, value)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -102,6 +109,29 @@ impl Deploy {
             }
             Err(errors) => bail!("the compose file can't be used\n{errors}"),
         }
+    }
+}
+
+fn note_overrides(file: &Path) {
+    for other in OVERRIDE_FILES.iter().filter(|other| Path::new(other).exists()) {
+        output::note(format!(
+            "warning: {other} is not read, only {}: merging files is not supported yet",
+            file.display()
+        ));
+    }
+}
+
+/// What a `.env` file sets; nothing when there is none. A folder of that name is none either, as
+/// in Compose: Python's virtual environments are often called so.
+fn variables(path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            dotenv::parse(&text).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::IsADirectory) => {
+            Ok(BTreeMap::new())
+        }
+        Err(error) => Err(error).with_context(|| format!("can't read {}", path.display())),
     }
 }
 
@@ -138,4 +168,26 @@ pub(super) async fn run(
     let timeout = (!args.timeout.is_zero()).then_some(args.timeout);
     let patience = Patience { timeout, monitor: args.monitor };
     follow(client, request, Progress::of(services), Goal::Up, patience).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::variables;
+
+    #[test]
+    fn an_env_file_may_be_missing_but_not_unreadable() {
+        let folder = std::env::temp_dir().join(format!("shoal-deploy-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let file = folder.join(".env");
+        assert!(variables(&file).unwrap().is_empty());
+        assert!(variables(&folder).unwrap().is_empty());
+        fs::write(&file, "A=1\n").unwrap();
+        assert_eq!(variables(&file).unwrap().get("A").map(String::as_str), Some("1"));
+        fs::write(&file, b"A=\xff\n").unwrap();
+        let error = format!("{:#}", variables(&file).unwrap_err());
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(error.contains(&file.display().to_string()), "{error}");
+    }
 }
