@@ -3,6 +3,7 @@
 
 mod device;
 mod limits;
+mod usage;
 
 use std::fmt;
 use std::fs::{self, File};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use oci_spec::runtime::LinuxResources;
 
 use crate::error::RuntimeError;
+pub use usage::{DeviceUsage, Usage};
 
 /// Which hierarchies the host has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,6 +242,47 @@ impl Group {
         })
     }
 
+    /// Stops or lets go all processes of the group.
+    pub(crate) fn freeze(&self, frozen: bool) -> Result<(), RuntimeError> {
+        let Some((file, word, other)) = self.freezer() else {
+            let why = "this host has no cgroup freezer: containers can't be paused";
+            return Err(RuntimeError::Invalid(why.to_owned()));
+        };
+        let wanted = if frozen { word } else { other };
+        fs::write(&file, wanted).map_err(RuntimeError::io("write", &file))
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        let Some((file, word, _)) = self.freezer() else { return false };
+        let text = fs::read_to_string(file).unwrap_or_default();
+        // v1 says FREEZING until the last process has stopped.
+        text.trim() == word || text.trim() == "FREEZING"
+    }
+
+    /// The freezer's file, and its words for stopped and running.
+    fn freezer(&self) -> Option<(PathBuf, &'static str, &'static str)> {
+        self.paths.iter().find_map(|(hierarchy, path)| {
+            if hierarchy.controllers.iter().any(|name| name == "freezer") {
+                return Some((path.join("freezer.state"), "FROZEN", "THAWED"));
+            }
+            let alone = hierarchy.v2 && self.mode == CgroupMode::V2;
+            alone.then(|| (path.join("cgroup.freeze"), "1", "0"))
+        })
+    }
+
+    /// Sets further limits.
+    pub(crate) fn update(&self, limits: &LinuxResources) -> Result<(), RuntimeError> {
+        for (hierarchy, path) in &self.paths {
+            limits::set(hierarchy, path, Some(limits))?;
+        }
+        Ok(())
+    }
+
+    /// What its processes use.
+    pub(crate) fn usage(&self) -> Usage {
+        usage::read(&self.paths)
+    }
+
     /// Kills all that runs in the group.
     pub(crate) fn kill(&self) -> io::Result<()> {
         for (hierarchy, path) in &self.paths {
@@ -256,7 +299,7 @@ impl Group {
         Ok(())
     }
 
-    fn processes(&self) -> Vec<nix::unistd::Pid> {
+    pub(crate) fn processes(&self) -> Vec<nix::unistd::Pid> {
         let mut pids: Vec<i32> = Vec::new();
         for file in self.procs_files() {
             let text = fs::read_to_string(file).unwrap_or_default();

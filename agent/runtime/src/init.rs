@@ -8,18 +8,21 @@ mod copy;
 pub(crate) mod mounts;
 pub(crate) mod process;
 pub(crate) mod reaper;
+pub(crate) mod terminal;
 pub(crate) mod user;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::plan::Plan;
 use crate::sys;
 use process::{ExecFailure, Prepared};
+use terminal::Terminal;
 
 /// Set-up is done; the shim answers with [`START`].
 pub(crate) const READY: u8 = b'R';
@@ -31,47 +34,77 @@ pub(crate) const EXEC_FAILED: u8 = b'X';
 pub(crate) const START: u8 = b'S';
 
 /// Never returns. `words` come from the shim, `report` goes to it.
-pub(crate) fn run(dir: &Path, words: OwnedFd, report: OwnedFd) -> ! {
+pub(crate) fn run(dir: &Path, words: OwnedFd, mut report: UnixStream) -> ! {
     let mut words = File::from(words);
-    let mut report = File::from(report);
-    let prepared = match prepare(dir, &mut words) {
+    let (prepared, terminal) = match prepare(dir, &mut words) {
         Ok(prepared) => prepared,
         Err(message) => fail(&mut report, &[FAILED], &message),
     };
+    let master = terminal.as_ref().map(|terminal| terminal.master.as_fd());
     let mut word = [0];
-    let told = report.write_all(&[READY]).and_then(|()| words.read_exact(&mut word));
+    let told =
+        sys::send_descriptor(&report, READY, master).and_then(|()| words.read_exact(&mut word));
     if told.is_err() || word[0] != START {
         // The shim is gone or has been told to give up: nobody to report to.
         sys::exit_now(1);
+    }
+    if let Some(Terminal { master, slave }) = terminal {
+        drop(master);
+        if let Err(message) = terminal::take_over(slave) {
+            fail(&mut report, &[EXEC_FAILED, 126], &message);
+        }
     }
     let ExecFailure { code, message } = prepared.exec();
     fail(&mut report, &[EXEC_FAILED, code], &message)
 }
 
-fn fail(report: &mut File, kind: &[u8], message: &str) -> ! {
+fn fail(report: &mut UnixStream, kind: &[u8], message: &str) -> ! {
     // With the shim gone there is nobody left to tell.
     let _ = report.write_all(kind).and_then(|()| report.write_all(message.as_bytes()));
     sys::exit_now(1)
 }
 
-fn prepare(dir: &Path, words: &mut File) -> Result<Prepared, String> {
+fn prepare(dir: &Path, words: &mut File) -> Result<(Prepared, Option<Terminal>), String> {
     let say = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
     // The shim has put this process into its cgroups when the first byte comes.
     let mut word = [0];
     words.read_exact(&mut word).map_err(|error| format!("no word from the shim: {error}"))?;
-    unshare(CloneFlags::CLONE_NEWCGROUP).map_err(say("new cgroup namespace"))?;
     nix::unistd::setsid().map_err(say("new session"))?;
     let path = Plan::path(dir);
     let text = fs::read(&path).map_err(|error| format!("read {}: {error}", path.display()))?;
     let plan: Plan =
         serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    if plan.cgroup_namespace {
+        unshare(CloneFlags::CLONE_NEWCGROUP).map_err(say("new cgroup namespace"))?;
+    }
+    for namespace in &plan.join {
+        let entered = File::open(namespace).and_then(|file| Ok(setns(file, CloneFlags::empty())?));
+        entered.map_err(|error| format!("enter {}: {error}", namespace.display()))?;
+    }
     if let Some(hostname) = plan.spec.hostname() {
         nix::unistd::sethostname(hostname).map_err(say("set the host name"))?;
     }
     mounts::set_up(dir, &plan)?;
     set_sysctls(&plan)?;
+    let prepared = process::prepare(&plan)?;
+    let terminal = match plan.terminal {
+        true => Some(open_console(&plan, prepared.uid())?),
+        false => None,
+    };
     mounts::protect(&plan)?;
-    process::prepare(&plan)
+    Ok((prepared, terminal))
+}
+
+/// The container's terminal, which also stands at /dev/console (runtime-spec, "process.terminal").
+fn open_console(plan: &Plan, uid: u32) -> Result<Terminal, String> {
+    let size = plan.spec.process().as_ref().and_then(|process| process.console_size());
+    let size = size.map_or((0, 0), |size| (size.width() as u16, size.height() as u16));
+    let terminal = terminal::open(size)?;
+    let say = |error: std::io::Error| format!("set /dev/console up: {error}");
+    nix::unistd::fchown(&terminal.slave, Some(nix::unistd::Uid::from_raw(uid)), None)
+        .map_err(|error| say(error.into()))?;
+    mounts::cover_file("/dev/console", &terminal.slave).map_err(say)?;
+    Ok(terminal)
 }
 
 fn set_sysctls(plan: &Plan) -> Result<(), String> {

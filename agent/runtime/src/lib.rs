@@ -9,6 +9,7 @@
 mod binary;
 pub mod capability;
 mod cgroup;
+mod console;
 mod error;
 mod exit;
 mod init;
@@ -21,12 +22,16 @@ mod shim;
 pub mod spec;
 mod sys;
 
-pub use cgroup::CgroupMode;
+pub use cgroup::{CgroupMode, DeviceUsage, Usage};
+pub use console::{ConsoleEvent, ConsoleInput, ConsoleReader, ConsoleWriter};
 pub use error::RuntimeError;
 pub use exit::ExitStatus;
 pub use log::reader::{LogEntry, LogQuery, LogReader};
-pub use plan::{ExecRequest, ExecResult, Rootfs};
-pub use runtime::{ContainerState, CreateRequest, Created, LogConfig, Runtime, RuntimeConfig};
+pub use plan::{ExecMode, ExecRequest, ExecResult, Rootfs};
+pub use runtime::{
+    ContainerState, CreateRequest, Created, LogConfig, Namespace, Namespaces, Runtime,
+    RuntimeConfig, Seccomp, Streams,
+};
 
 /// Must be the first thing that `main` does: when this process was started as a shim, runs it and
 /// does not return.

@@ -1,6 +1,7 @@
 //! Container logs: JSON lines as Docker's `json-file` driver writes them, in files that rotate.
 
 pub(crate) mod reader;
+pub(crate) mod sink;
 pub(crate) mod time;
 pub(crate) mod writer;
 

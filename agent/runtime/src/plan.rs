@@ -37,6 +37,16 @@ pub(crate) struct Plan {
     pub(crate) cgroup_v1: Vec<(String, String)>,
     /// Run under a small init that reaps and forwards signals.
     pub(crate) init: bool,
+    /// A terminal as standard input, output and error.
+    pub(crate) terminal: bool,
+    /// Namespaces of others to join: their files.
+    pub(crate) join: Vec<PathBuf>,
+    /// See its own cgroup as the topmost.
+    pub(crate) cgroup_namespace: bool,
+    /// Confinement by AppArmor: a profile's name; empty: none.
+    pub(crate) apparmor: String,
+    /// Confinement by SELinux: a label; empty: none.
+    pub(crate) label: String,
 }
 
 impl Plan {
@@ -58,8 +68,31 @@ pub struct ExecRequest {
     pub user: String,
     /// Killed after this long; 0: never.
     pub timeout_ms: u64,
-    /// Bytes of output kept, of standard output and error together; what is more is dropped.
+    /// Bytes of output kept, of standard output and error together; what is more is dropped. Not
+    /// for one that is attached to.
     pub max_output: usize,
+    /// A terminal as standard input, output and error.
+    pub terminal: bool,
+    /// The terminal's columns and rows; 0: the kernel's default.
+    pub size: (u16, u16),
+    /// Standard input stays open for whoever attaches.
+    pub stdin: bool,
+    /// All capabilities and no seccomp filter.
+    pub privileged: bool,
+    /// What becomes of its streams.
+    pub mode: ExecMode,
+}
+
+/// What becomes of an exec's standard streams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExecMode {
+    /// Kept until it ends, and returned.
+    #[default]
+    Collect,
+    /// Carried by the connection.
+    Attach,
+    /// Dropped; the answer comes when it has started.
+    Detach,
 }
 
 /// How an exec ended.

@@ -1,5 +1,6 @@
 //! Between the agent and a shim, over a unix socket in the container's folder: one request a
-//! connection, one answer. A kind byte, a length of four bytes, the payload.
+//! connection, one answer. A kind byte, a length of four bytes, the payload. After the answer to
+//! an attach, or to an exec that is to be attached to, the connection carries a [`stream`].
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -16,6 +17,22 @@ pub(crate) const OK: u8 = 0;
 /// It was not; the payload says why.
 pub(crate) const FAILED: u8 = 1;
 
+/// Kinds of frames after an attach.
+pub(crate) mod stream {
+    /// From the process: standard output; a terminal's whole output.
+    pub(crate) const STDOUT: u8 = b'1';
+    /// From the process: standard error.
+    pub(crate) const STDERR: u8 = b'2';
+    /// It has ended: an exit record.
+    pub(crate) const EXIT: u8 = b'X';
+    /// To the process: standard input.
+    pub(crate) const INPUT: u8 = b'0';
+    /// The end of standard input.
+    pub(crate) const CLOSE_INPUT: u8 = b'C';
+    /// The terminal's columns and rows, two bytes each.
+    pub(crate) const RESIZE: u8 = b'Z';
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request {
     State,
@@ -23,6 +40,8 @@ pub(crate) enum Request {
     Signal,
     Wait,
     Exec,
+    /// Payload: 1 to bring standard input, else 0.
+    Attach,
 }
 
 impl Request {
@@ -33,11 +52,12 @@ impl Request {
             Self::Signal => b'K',
             Self::Wait => b'W',
             Self::Exec => b'E',
+            Self::Attach => b'A',
         }
     }
 
     fn parse(byte: u8) -> io::Result<Self> {
-        [Self::State, Self::Start, Self::Signal, Self::Wait, Self::Exec]
+        [Self::State, Self::Start, Self::Signal, Self::Wait, Self::Exec, Self::Attach]
             .into_iter()
             .find(|request| request.byte() == byte)
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))

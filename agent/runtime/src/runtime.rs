@@ -11,19 +11,19 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nix::sys::signal::Signal;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::binary::Binary;
 use crate::capability;
-use crate::cgroup::{CgroupMode, Cgroups, Group};
+use crate::cgroup::{CgroupMode, Cgroups, Group, Usage};
+use crate::console::{self, ConsoleReader, ConsoleWriter};
 use crate::error::RuntimeError;
 use crate::exit::ExitStatus;
 use crate::plan::{ExecRequest, ExecResult, Plan, Rootfs};
 use crate::protocol::{self, Request};
 use crate::seccomp::{self, Program};
-use crate::shim::{NAME, Settings};
+use crate::shim::{NAME, Settings, StreamSettings};
 
 /// Set-up of one container takes milliseconds; a shim that has not answered by then is stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,10 +38,12 @@ pub struct RuntimeConfig {
 }
 
 /// A container's log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct LogConfig {
-    /// The file; rotated ones stand beside it with `.1` and so on.
+    /// The file; rotated ones stand beside it with `.1` and so on. Empty: no file.
     pub path: PathBuf,
+    /// Fields of entries in the host's journal, as `NAME=value` lines; empty: no journal.
+    pub journal: String,
     /// Bytes in one file at the most.
     pub max_size: u64,
     /// Files, the current one included.
@@ -63,10 +65,68 @@ pub struct CreateRequest {
     pub additional_groups: Vec<String>,
     /// Bit n is capability n; see [`capability::set`].
     pub capabilities: u64,
-    /// Filter system calls by the default profile.
-    pub seccomp: bool,
+    /// Which system calls it may make.
+    pub seccomp: Seccomp,
     /// Run under a small init.
     pub init: bool,
+    /// Its standard streams.
+    pub streams: Streams,
+    /// Which namespaces are its own.
+    pub namespaces: Namespaces,
+    /// A profile of AppArmor's to confine it by; empty: none.
+    pub apparmor: String,
+    /// A label of SELinux's to confine it by; empty: none.
+    pub label: String,
+}
+
+/// A filter of system calls.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Seccomp {
+    /// Docker's default profile.
+    #[default]
+    Default,
+    /// None.
+    Unconfined,
+    /// A profile in Docker's JSON form.
+    Profile(String),
+}
+
+/// A container's standard streams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Streams {
+    /// A terminal.
+    pub terminal: bool,
+    /// Standard input is open for those who attach; else it is empty.
+    pub stdin: bool,
+    /// Standard input ends with the first who brought some.
+    pub stdin_once: bool,
+}
+
+/// A namespace of a container's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Namespace {
+    /// Its own.
+    #[default]
+    Private,
+    /// The host's.
+    Host,
+    /// That of another container.
+    Of(String),
+}
+
+/// A container's namespaces; its mounts are always its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    /// Interfaces, routes, ports.
+    pub network: Namespace,
+    /// Processes.
+    pub pid: Namespace,
+    /// System V IPC and message queues.
+    pub ipc: Namespace,
+    /// Host name.
+    pub uts: Namespace,
+    /// Control groups.
+    pub cgroup: Namespace,
 }
 
 /// A container that is set up and not started.
@@ -181,7 +241,7 @@ impl Runtime {
         fs::create_dir(&rootfs).map_err(RuntimeError::io("create", &rootfs))?;
         let limits = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let group = self.shared.cgroups.create(id, limits)?;
-        let settings = self.settings(dir, &group, &request.log);
+        let settings = self.settings(dir, &group, &request)?;
         let plan = self.plan(request)?;
         let path = Plan::path(dir);
         let text = serde_json::to_vec(&plan)
@@ -191,21 +251,55 @@ impl Runtime {
         Ok(Created { pid, netns: PathBuf::from(format!("/proc/{pid}/ns/net")) })
     }
 
-    fn settings(&self, dir: &Path, group: &Group, log: &LogConfig) -> Settings {
+    fn settings(
+        &self,
+        dir: &Path,
+        group: &Group,
+        request: &CreateRequest,
+    ) -> Result<Settings, RuntimeError> {
         let v2 = self.cgroup_mode() == CgroupMode::V2;
         let mut procs = group.procs_files();
         let cgroup = match v2.then(|| procs.pop()).flatten() {
             Some(file) => file.parent().map(Path::to_owned).unwrap_or_default(),
             None => PathBuf::new(),
         };
-        Settings {
+        let Namespaces { network, pid, ipc, uts, .. } = &request.namespaces;
+        let made =
+            [(network, libc::CLONE_NEWNET), (ipc, libc::CLONE_NEWIPC), (uts, libc::CLONE_NEWUTS)];
+        let own = made.iter().filter(|(namespace, _)| **namespace == Namespace::Private);
+        let log = &request.log;
+        Ok(Settings {
             dir: dir.to_owned(),
             log: log.path.clone(),
             log_size: log.max_size,
             log_files: log.max_files,
+            journal: log.journal.clone(),
+            streams: StreamSettings {
+                terminal: request.streams.terminal,
+                stdin: request.streams.stdin,
+                stdin_once: request.streams.stdin_once,
+            },
+            pid_namespace: match pid {
+                Namespace::Private => PathBuf::new(),
+                Namespace::Host => PathBuf::from("/"),
+                Namespace::Of(other) => self.namespace_file(other, "pid")?,
+            },
+            namespaces: own.fold(libc::CLONE_NEWNS as u64, |set, (_, flag)| set | *flag as u64),
             oom_file: group.oom_file().unwrap_or_default(),
             cgroup,
             procs,
+        })
+    }
+
+    /// A namespace of another container's, which must run.
+    fn namespace_file(&self, id: &str, kind: &str) -> Result<PathBuf, RuntimeError> {
+        match self.state(id)? {
+            ContainerState::Created { pid } | ContainerState::Running { pid, .. } => {
+                Ok(PathBuf::from(format!("/proc/{pid}/ns/{kind}")))
+            }
+            ContainerState::Exited(_) | ContainerState::Dead => {
+                Err(RuntimeError::State { id: id.to_owned(), state: "not running" })
+            }
         }
     }
 
@@ -221,10 +315,19 @@ impl Runtime {
                 shown.collect()
             }
         };
-        let seccomp = match request.seccomp {
-            true => Some(self.filter(request.capabilities)?),
-            false => None,
+        let seccomp = match &request.seccomp {
+            Seccomp::Default => Some(self.filter(request.capabilities)?),
+            Seccomp::Unconfined => None,
+            Seccomp::Profile(text) => Some(seccomp::program(text, request.capabilities)?),
         };
+        let Namespaces { network, ipc, uts, cgroup, .. } = &request.namespaces;
+        let mut join = Vec::new();
+        for (namespace, kind) in [(network, "net"), (ipc, "ipc"), (uts, "uts"), (cgroup, "cgroup")]
+        {
+            if let Namespace::Of(other) = namespace {
+                join.push(self.namespace_file(other, kind)?);
+            }
+        }
         Ok(Plan {
             spec: request.spec,
             rootfs: request.rootfs,
@@ -235,6 +338,11 @@ impl Runtime {
             seccomp,
             cgroup_v1,
             init: request.init,
+            terminal: request.streams.terminal,
+            join,
+            cgroup_namespace: *cgroup == Namespace::Private,
+            apparmor: request.apparmor,
+            label: request.label,
         })
     }
 
@@ -290,11 +398,113 @@ impl Runtime {
     ///
     /// # Errors
     /// The container is not there or has ended.
-    pub fn signal(&self, id: &str, signal: Signal) -> Result<(), RuntimeError> {
-        let number = signal as i32 as u8;
+    pub fn signal(&self, id: &str, signal: i32) -> Result<(), RuntimeError> {
+        let number = u8::try_from(signal)
+            .map_err(|_| RuntimeError::Invalid(format!("{signal} is no signal")))?;
         match self.request(id, Request::Signal, &[number])? {
             (protocol::OK, _) => Ok(()),
             (_, message) => Err(RuntimeError::Setup(message)),
+        }
+    }
+
+    /// Stops all its processes where they are, or lets them go on.
+    ///
+    /// # Errors
+    /// The host can't, or the container is not there.
+    pub fn pause(&self, id: &str, paused: bool) -> Result<(), RuntimeError> {
+        self.check_exists(id)?;
+        self.shared.cgroups.group(id).freeze(paused)
+    }
+
+    /// Whether its processes are stopped by [`Self::pause`].
+    #[must_use]
+    pub fn is_paused(&self, id: &str) -> bool {
+        self.shared.cgroups.group(id).is_frozen()
+    }
+
+    /// The host's numbers of its processes.
+    #[must_use]
+    pub fn processes(&self, id: &str) -> Vec<i32> {
+        self.shared.cgroups.group(id).processes().iter().map(|pid| pid.as_raw()).collect()
+    }
+
+    /// What it uses.
+    #[must_use]
+    pub fn usage(&self, id: &str) -> Usage {
+        self.shared.cgroups.group(id).usage()
+    }
+
+    /// Changes its limits; what is not given stays.
+    ///
+    /// # Errors
+    /// The kernel refuses one: it and what comes after it stay as they were.
+    pub fn update(&self, id: &str, limits: &LinuxResources) -> Result<(), RuntimeError> {
+        self.check_exists(id)?;
+        self.shared.cgroups.group(id).update(limits)
+    }
+
+    /// Attaches to its standard streams; `with_input` to bring standard input as well. Output
+    /// from before is in the log.
+    ///
+    /// # Errors
+    /// The container is not there or has ended.
+    pub async fn attach(
+        &self,
+        id: &str,
+        with_input: bool,
+    ) -> Result<(ConsoleReader, ConsoleWriter), RuntimeError> {
+        let this = self.clone();
+        let name = id.to_owned();
+        let opened =
+            blocking(move || this.open_stream(&name, Request::Attach, &[u8::from(with_input)]));
+        let (connection, _) = opened.await?;
+        console::split(connection)
+            .map_err(|source| RuntimeError::Shim { id: id.to_owned(), source })
+    }
+
+    /// Runs a further process in the container and attaches to it; returns its host's number.
+    /// Detached, it runs on by itself, and the streams end at once.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Exec`] when the command can't be executed; the container does not run.
+    pub async fn exec_attached(
+        &self,
+        id: &str,
+        request: ExecRequest,
+    ) -> Result<(u32, ConsoleReader, ConsoleWriter), RuntimeError> {
+        let payload = serde_json::to_vec(&request)
+            .map_err(|error| RuntimeError::Invalid(format!("exec request: {error}")))?;
+        let this = self.clone();
+        let name = id.to_owned();
+        let opened = blocking(move || this.open_stream(&name, Request::Exec, &payload));
+        let (connection, pid) = opened.await?;
+        let (reader, writer) = console::split(connection)
+            .map_err(|source| RuntimeError::Shim { id: id.to_owned(), source })?;
+        Ok((pid.parse().unwrap_or(0), reader, writer))
+    }
+
+    /// A connection that carries a stream after its answer.
+    fn open_stream(
+        &self,
+        id: &str,
+        request: Request,
+        payload: &[u8],
+    ) -> Result<(UnixStream, String), RuntimeError> {
+        self.check_exists(id)?;
+        let ask = || {
+            let mut stream = protocol::connect(&self.dir(id))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            io::Write::write_all(&mut stream, &protocol::frame(request.byte(), payload))?;
+            let answer = protocol::read_frame(&mut stream)?;
+            Ok((stream, answer))
+        };
+        let (stream, (kind, answer)) =
+            ask().map_err(|source| RuntimeError::Shim { id: id.to_owned(), source })?;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        match kind {
+            protocol::OK => Ok((stream, text)),
+            protocol::FAILED => Err(RuntimeError::Setup(text)),
+            code => Err(RuntimeError::Exec { code: code.into(), message: text }),
         }
     }
 
@@ -304,12 +514,18 @@ impl Runtime {
     /// # Errors
     /// A process that can't be killed.
     pub fn kill_all(&self, id: &str) -> Result<(), RuntimeError> {
-        match self.signal(id, Signal::SIGKILL) {
+        match self.signal(id, libc::SIGKILL) {
             Ok(()) | Err(RuntimeError::Shim { .. } | RuntimeError::Setup(_)) => {}
             Err(error) => return Err(error),
         }
         let dir = self.dir(id);
-        self.shared.cgroups.group(id).kill().map_err(RuntimeError::io("kill", &dir))
+        let group = self.shared.cgroups.group(id);
+        let killed = group.kill().map_err(RuntimeError::io("kill", &dir));
+        // What is frozen dies when it thaws.
+        if group.is_frozen() {
+            group.freeze(false)?;
+        }
+        killed
     }
 
     /// What the container does now.
@@ -471,6 +687,14 @@ impl Runtime {
     pub fn close(&self) {
         self.shared.cgroups.remove_parent();
     }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static,
+) -> Result<T, RuntimeError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(RuntimeError::Setup(format!("the work ended early: {error}"))))
 }
 
 /// One name of a folder, and no way out of the one it is in.

@@ -35,9 +35,14 @@ impl Program {
 /// The default profile for a container with those capabilities (`CAP_…`): some rules hold only
 /// with or without one.
 pub(crate) fn default_program(capabilities: u64) -> Result<Program, RuntimeError> {
+    program(DEFAULT, capabilities)
+}
+
+/// The same of a profile in Docker's JSON form.
+pub(crate) fn program(text: &str, capabilities: u64) -> Result<Program, RuntimeError> {
     let invalid =
         |error: serde_json::Error| RuntimeError::Invalid(format!("seccomp profile: {error}"));
-    let profile: profile::Profile = serde_json::from_str(DEFAULT).map_err(invalid)?;
+    let profile: profile::Profile = serde_json::from_str(text).map_err(invalid)?;
     Ok(Program::new(&compile::compile(&profile, capabilities)?))
 }
 

@@ -4,7 +4,9 @@
 //!
 //! Everything that takes memory (the spec, a request's JSON) happens in the children it forks.
 
+mod client;
 mod exec;
+mod relay;
 mod server;
 
 use std::ffi::OsString;
@@ -22,18 +24,37 @@ use nix::unistd::pipe2;
 
 use crate::exit::ExitStatus;
 use crate::init;
-use crate::log::writer::{Stream, Writer};
+use crate::log::sink::Sink;
 use crate::protocol;
 use crate::sys::{self, Forked};
+use relay::{Relay, Streams, Token};
 
 /// `argv[0]` of a shim.
 pub(crate) const NAME: &str = "shoal-shim";
 
-const NAMESPACES: u64 = (libc::CLONE_NEWPID
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWNET) as u64;
+/// A container's standard streams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct StreamSettings {
+    pub(crate) terminal: bool,
+    pub(crate) stdin: bool,
+    /// Standard input ends with the first client that brought some.
+    pub(crate) stdin_once: bool,
+}
+
+impl StreamSettings {
+    fn to_arg(self) -> String {
+        let flags = [('t', self.terminal), ('i', self.stdin), ('o', self.stdin_once)];
+        flags.iter().filter(|(_, set)| *set).map(|(flag, _)| flag).collect()
+    }
+
+    fn from_arg(text: &str) -> Self {
+        Self {
+            terminal: text.contains('t'),
+            stdin: text.contains('i'),
+            stdin_once: text.contains('o'),
+        }
+    }
+}
 
 /// What the agent tells a shim on its command line.
 pub(crate) struct Settings {
@@ -41,6 +62,13 @@ pub(crate) struct Settings {
     pub(crate) log: PathBuf,
     pub(crate) log_size: u64,
     pub(crate) log_files: u32,
+    /// Fields of the journal's entries; empty: no journal.
+    pub(crate) journal: String,
+    pub(crate) streams: StreamSettings,
+    /// The pid namespace to make init in; empty: a new one, `/` stands for the host's.
+    pub(crate) pid_namespace: PathBuf,
+    /// Which other namespaces to make, as clone flags.
+    pub(crate) namespaces: u64,
     /// Counts processes killed for want of memory.
     pub(crate) oom_file: PathBuf,
     /// The v2 group to clone into; empty on v1 and hybrid hosts.
@@ -56,6 +84,10 @@ impl Settings {
             self.log.clone().into(),
             self.log_size.to_string().into(),
             self.log_files.to_string().into(),
+            self.journal.clone().into(),
+            self.streams.to_arg().into(),
+            self.pid_namespace.clone().into(),
+            self.namespaces.to_string().into(),
             self.oom_file.clone().into(),
             self.cgroup.clone().into(),
         ];
@@ -68,10 +100,26 @@ impl Settings {
         let log = args.next()?.into();
         let log_size = args.next()?.to_str()?.parse().ok()?;
         let log_files = args.next()?.to_str()?.parse().ok()?;
+        let journal = args.next()?.into_string().ok()?;
+        let streams = StreamSettings::from_arg(args.next()?.to_str()?);
+        let pid_namespace = args.next()?.into();
+        let namespaces = args.next()?.to_str()?.parse().ok()?;
         let oom_file = args.next()?.into();
         let cgroup = args.next()?.into();
         let procs = args.map(PathBuf::from).collect();
-        Some(Self { dir, log, log_size, log_files, oom_file, cgroup, procs })
+        Some(Self {
+            dir,
+            log,
+            log_size,
+            log_files,
+            journal,
+            streams,
+            pid_namespace,
+            namespaces,
+            oom_file,
+            cgroup,
+            procs,
+        })
     }
 }
 
@@ -118,11 +166,10 @@ struct Shim<'a> {
     /// Words to init; gone once it has started.
     words: Option<fs::File>,
     /// Init's reports.
-    report: fs::File,
+    report: UnixStream,
     listener: UnixListener,
     signals: OwnedFd,
-    output: [Option<OwnedFd>; 2],
-    log: Writer,
+    relay: Relay,
     started: Option<SystemTime>,
     /// Connections that wait for the exit.
     waiting: Vec<UnixStream>,
@@ -137,42 +184,47 @@ impl<'a> Shim<'a> {
         sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).map_err(say("become a reaper"))?;
         let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
             .map_err(say("block signals"))?;
-        let log = Writer::open(&settings.log, settings.log_size, settings.log_files)
-            .map_err(|error| format!("open the log {}: {error}", settings.log.display()))?;
+        let sink =
+            Sink::open(&settings.log, settings.log_size, settings.log_files, &settings.journal)
+                .map_err(|error| format!("open the log {}: {error}", settings.log.display()))?;
         let listener = protocol::listen(&settings.dir).map_err(say("listen"))?;
-        let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(say_nix("make a pipe"));
-        let (words_in, words) = pipe()?;
-        let (report, report_out) = pipe()?;
-        let (stdout, stdout_in) = pipe()?;
-        let (stderr, stderr_in) = pipe()?;
+        let (words_in, words) = make_pipe()?;
+        let (report, report_out) = UnixStream::pair().map_err(say("make a socket"))?;
+        let Pipes { inner, outer } = Pipes::new(settings.streams)?;
         let cgroup = match settings.cgroup.as_os_str().is_empty() {
             true => None,
             false => Some(fs::File::open(&settings.cgroup).map_err(say("open the cgroup"))?),
         };
-        let forked = sys::clone3(NAMESPACES, cgroup.as_ref().map(AsFd::as_fd));
+        let mut namespaces = settings.namespaces;
+        match settings.pid_namespace.as_os_str() {
+            path if path.is_empty() => namespaces |= libc::CLONE_NEWPID as u64,
+            path if path == "/" => {}
+            path => {
+                let other = fs::File::open(path).map_err(say("open the other pid namespace"))?;
+                nix::sched::setns(other, nix::sched::CloneFlags::CLONE_NEWPID)
+                    .map_err(say_nix("enter the other pid namespace"))?;
+            }
+        }
+        let forked = sys::clone3(namespaces, cgroup.as_ref().map(AsFd::as_fd));
         let init = match forked.map_err(say("new namespaces"))? {
             Forked::Child => {
-                drop((words, report, stdout, stderr, listener, cgroup, signals));
-                redirect(&stdout_in, &stderr_in);
-                drop((stdout_in, stderr_in));
+                drop((words, report, outer, listener, cgroup, signals, sink));
+                inner.take_over();
                 init::run(&settings.dir, words_in, report_out)
             }
             Forked::Parent(pid) => pid,
         };
-        drop((words_in, report_out, stdout_in, stderr_in));
-        for pipe in [&stdout, &stderr] {
-            nix::fcntl::fcntl(pipe, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
-                .map_err(say_nix("set up a pipe"))?;
-        }
+        drop((words_in, report_out, inner));
+        let mut relay = Relay::new(outer, Some(sink)).map_err(say_nix("set up a pipe"))?;
+        relay.input_once = settings.streams.stdin_once;
         let mut shim = Self {
             settings,
             init,
             words: Some(words.into()),
-            report: report.into(),
+            report,
             listener,
             signals,
-            output: [Some(stdout), Some(stderr)],
-            log,
+            relay,
             started: None,
             waiting: Vec::new(),
         };
@@ -192,10 +244,14 @@ impl<'a> Shim<'a> {
                 .map_err(|error| format!("enter cgroup {}: {error}", file.display()))?;
         }
         self.tell_init().map_err(|error| format!("init is gone: {error}"))?;
-        let mut word = [0];
-        match self.report.read(&mut word) {
-            Ok(1) if word[0] == init::READY => Ok(()),
-            Ok(1) => {
+        match sys::receive_descriptor(&self.report) {
+            Ok((Some(init::READY), terminal)) => match terminal {
+                Some(terminal) => {
+                    self.relay.set_terminal(terminal).map_err(|error| format!("{error}"))
+                }
+                None => Ok(()),
+            },
+            Ok((Some(_), _)) => {
                 let mut message = String::new();
                 // What can be read of the message is better than none.
                 let _ = self.report.read_to_string(&mut message);
@@ -231,17 +287,13 @@ impl<'a> Shim<'a> {
     fn run(mut self) {
         sys::trim_heap();
         loop {
-            let [listener, signals, stdout, stderr] = self.wait_for_events();
-            if stdout {
-                self.read_output(Stream::Stdout);
-            }
-            if stderr {
-                self.read_output(Stream::Stderr);
-            }
-            if listener {
+            let ready = self.wait_for_events();
+            let has = |wanted| ready.iter().any(|(token, _)| *token == wanted);
+            self.relay.handle(&ready);
+            if has(Token::Listener) {
                 self.accept();
             }
-            if signals {
+            if has(Token::Signals) {
                 let _ = wait_for_signals(&self.signals);
                 if let Some(status) = self.reap() {
                     return self.finish(status);
@@ -250,42 +302,14 @@ impl<'a> Shim<'a> {
         }
     }
 
-    fn wait_for_events(&self) -> [bool; 4] {
-        let mut fds = [const { None }; 4];
-        fds[0] = Some(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN));
-        fds[1] = Some(PollFd::new(self.signals.as_fd(), PollFlags::POLLIN));
-        for (slot, output) in fds[2..].iter_mut().zip(&self.output) {
-            *slot = output.as_ref().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN));
-        }
-        let mut open: Vec<PollFd<'_>> = fds.iter().flatten().cloned().collect();
-        // Interrupted or out of memory: look at everything, nothing blocks.
-        if poll(&mut open, PollTimeout::NONE).is_err() {
-            return [false, true, true, true];
-        }
-        let mut ready = open.iter().map(|fd| fd.any().unwrap_or(false));
-        fds.map(|fd| fd.is_some() && ready.next().unwrap_or(false))
-    }
-
-    fn read_output(&mut self, stream: Stream) {
-        let Some(pipe) = &self.output[stream as usize] else { return };
-        // Static, so that the heap never grows for output.
-        let mut buffer = [0u8; 16 * 1024];
-        loop {
-            match nix::unistd::read(pipe, &mut buffer) {
-                Ok(0) => {
-                    self.log.flush_partial(stream);
-                    self.output[stream as usize] = None;
-                    return;
-                }
-                Ok(count) => {
-                    self.log.write(stream, &buffer[..count]);
-                    if count < buffer.len() {
-                        return;
-                    }
-                }
-                Err(_) => return,
-            }
-        }
+    fn wait_for_events(&self) -> Vec<(Token, PollFlags)> {
+        let mut fds = vec![
+            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+        ];
+        let mut tokens = vec![Token::Listener, Token::Signals];
+        let patience = self.relay.register(&mut fds, &mut tokens);
+        wait_for(&mut fds, &tokens, patience)
     }
 
     fn reap(&mut self) -> Option<WaitStatus> {
@@ -302,27 +326,96 @@ impl<'a> Shim<'a> {
 
     /// Records the exit, tells who waits, and ends.
     fn finish(mut self, status: WaitStatus) {
-        self.read_output(Stream::Stdout);
-        self.read_output(Stream::Stderr);
-        self.log.flush_partial(Stream::Stdout);
-        self.log.flush_partial(Stream::Stderr);
-        let (code, signal) = match status {
-            WaitStatus::Exited(_, code) => (code, None),
-            WaitStatus::Signaled(_, signal, _) => (128 + signal as i32, Some(signal as i32)),
-            _ => (255, None),
-        };
-        let exit = ExitStatus {
-            code,
-            signal,
-            oom_killed: oom_kills(&self.settings.oom_file) > 0,
-            finished_at: SystemTime::now(),
-        };
+        let exit = exit_status(status, oom_kills(&self.settings.oom_file) > 0);
         let record = exit.encode();
         // Read by agents that come later. Without space for it the exit code is lost to them, and
         // the container counts as one whose shim died.
         let _ = write_atomically(&ExitStatus::path(&self.settings.dir), record.as_bytes());
+        self.relay.finish(&exit);
         for mut connection in self.waiting.drain(..) {
             let _ = protocol::reply(&mut connection, protocol::OK, record.as_bytes());
+        }
+    }
+}
+
+/// What of the poll set is ready. Interrupted or out of memory: nothing, and the next look is at
+/// once.
+fn wait_for(
+    fds: &mut [PollFd<'_>],
+    tokens: &[Token],
+    patience: PollTimeout,
+) -> Vec<(Token, PollFlags)> {
+    if poll(fds, patience).is_err() {
+        return Vec::new();
+    }
+    let found = fds.iter().zip(tokens).filter_map(|(fd, token)| {
+        let flags = fd.revents().filter(|flags| !flags.is_empty())?;
+        Some((*token, flags))
+    });
+    found.collect()
+}
+
+fn exit_status(status: WaitStatus, oom_killed: bool) -> ExitStatus {
+    let (code, signal) = match status {
+        WaitStatus::Exited(_, code) => (code, None),
+        WaitStatus::Signaled(_, signal, _) => (128 + signal as i32, Some(signal as i32)),
+        _ => (255, None),
+    };
+    ExitStatus { code, signal, oom_killed, finished_at: SystemTime::now() }
+}
+
+fn make_pipe() -> Result<(OwnedFd, OwnedFd), String> {
+    pipe2(OFlag::O_CLOEXEC).map_err(|error| format!("make a pipe: {error}"))
+}
+
+/// A process's standard streams, both ends. A terminal is opened by the process itself.
+struct Pipes {
+    inner: Inner,
+    outer: Streams,
+}
+
+/// The process's own ends.
+struct Inner {
+    input: Option<OwnedFd>,
+    output: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl Pipes {
+    fn new(settings: StreamSettings) -> Result<Self, String> {
+        if settings.terminal {
+            return Ok(Self {
+                inner: Inner { input: None, output: None },
+                outer: Streams { output: [None, None], input: None, is_terminal: true },
+            });
+        }
+        let (stdout, stdout_in) = make_pipe()?;
+        let (stderr, stderr_in) = make_pipe()?;
+        let (input, outer_input) = match settings.stdin {
+            true => make_pipe().map(|(read, write)| (Some(read), Some(write)))?,
+            false => (None, None),
+        };
+        Ok(Self {
+            inner: Inner { input, output: Some((stdout_in, stderr_in)) },
+            outer: Streams {
+                output: [Some(stdout), Some(stderr)],
+                input: outer_input,
+                is_terminal: false,
+            },
+        })
+    }
+}
+
+impl Inner {
+    /// They become this process's standard streams; what is missing is /dev/null.
+    fn take_over(self) {
+        redirect_to_null();
+        // Plain descriptors that are open: dup2 can't fail on them.
+        if let Some(input) = &self.input {
+            let _ = nix::unistd::dup2_stdin(input);
+        }
+        if let Some((stdout, stderr)) = &self.output {
+            let _ = nix::unistd::dup2_stdout(stdout);
+            let _ = nix::unistd::dup2_stderr(stderr);
         }
     }
 }
@@ -338,14 +431,6 @@ fn oom_kills(file: &Path) -> u64 {
     let text = fs::read_to_string(file).unwrap_or_default();
     let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
     count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
-}
-
-/// Standard output and error become the pipes, standard input reads nothing.
-fn redirect(stdout: &OwnedFd, stderr: &OwnedFd) {
-    redirect_to_null();
-    // Plain descriptors that are open: dup2 can't fail on them.
-    let _ = nix::unistd::dup2_stdout(stdout);
-    let _ = nix::unistd::dup2_stderr(stderr);
 }
 
 fn redirect_to_null() {

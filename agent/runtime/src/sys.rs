@@ -5,7 +5,10 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -158,6 +161,16 @@ pub(crate) fn set_capabilities(effective: u64, permitted: u64, inheritable: u64)
     // SAFETY: both arrays have the layout of the kernel's structures, version 3.
     check(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) })?;
     Ok(())
+}
+
+/// The capabilities that this process may use: on a host that is a container itself, not all.
+pub(crate) fn permitted_capabilities() -> io::Result<u64> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = [VERSION_3, 0];
+    let mut data = [0u32; 6];
+    // SAFETY: both arrays have the layout of the kernel's structures, version 3.
+    check(unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) })?;
+    Ok(u64::from(data[1]) | u64::from(data[4]) << 32)
 }
 
 /// Sets a resource limit of the calling process.
@@ -326,5 +339,72 @@ pub(crate) fn copy_attributes(from: &Path, to: &Path) -> io::Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// Sends any signal, a real-time one too.
+pub(crate) fn send_signal(pid: libc::pid_t, number: libc::c_int) -> io::Result<()> {
+    // SAFETY: plain call; a number that is no signal is refused.
+    check(unsafe { libc::kill(pid, number) }.into())?;
+    Ok(())
+}
+
+/// The other side of a terminal, unlocked first (TIOCGPTPEER of ioctl_tty(2): no path that a
+/// container could have covered).
+pub(crate) fn open_terminal_peer(master: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let unlock: libc::c_int = 0;
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: TIOCSPTLCK reads one number, TIOCGPTPEER takes flags; the descriptor is new and ours.
+    unsafe {
+        check(libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock).into())?;
+        let fd = check(libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags).into())?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// Sets a terminal's size.
+pub(crate) fn set_window_size(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel reads one `winsize`.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }.into())?;
+    Ok(())
+}
+
+/// Makes a terminal that of the calling process's session.
+pub(crate) fn set_controlling_terminal(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes a number; 0 does not steal another session's terminal.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) }.into())?;
+    Ok(())
+}
+
+/// One byte, and the descriptor that came with it; no byte when the other end is closed.
+pub(crate) fn receive_descriptor(socket: &UnixStream) -> io::Result<(Option<u8>, Option<OwnedFd>)> {
+    let mut byte = [0u8];
+    let mut parts = [io::IoSliceMut::new(&mut byte)];
+    let mut space = nix::cmsg_space!([RawFd; 1]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+    let received = message.bytes;
+    let descriptor = message.cmsgs()?.find_map(|part| match part {
+        ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
+        _ => None,
+    });
+    // SAFETY: the kernel has just made it for this process.
+    let descriptor = descriptor.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    Ok(((received > 0).then_some(byte[0]), descriptor))
+}
+
+/// Sends one byte, with a descriptor where there is one.
+pub(crate) fn send_descriptor(
+    socket: &UnixStream,
+    byte: u8,
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let bytes = [byte];
+    let parts = [io::IoSlice::new(&bytes)];
+    let fds: Vec<RawFd> = descriptor.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
+    sendmsg::<()>(socket.as_raw_fd(), &parts, control, MsgFlags::empty(), None)?;
     Ok(())
 }

@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use shoal_runtime::spec::{self, ContainerOptions};
 use shoal_runtime::{
-    ContainerState, CreateRequest, ExecRequest, ExitStatus, LogConfig, LogQuery, LogReader, Rootfs,
-    Runtime, RuntimeConfig, RuntimeError,
+    ConsoleEvent, ConsoleInput, ConsoleReader, ContainerState, CreateRequest, ExecMode,
+    ExecRequest, ExitStatus, LogConfig, LogQuery, LogReader, Namespace, Namespaces, Rootfs,
+    Runtime, RuntimeConfig, RuntimeError, Streams,
 };
 
 fn main() -> ExitCode {
@@ -78,6 +79,15 @@ const TESTS: &[(&str, Test)] = &[
     ("links_in_an_image_lead_nowhere", links_in_an_image_lead_nowhere),
     ("a_failed_create_leaves_nothing", a_failed_create_leaves_nothing),
     ("a_shim_sleeps_and_holds_only_its_own", a_shim_sleeps_and_holds_only_its_own),
+    ("streams_are_carried_both_ways", streams_are_carried_both_ways),
+    ("a_terminal_is_a_terminal", a_terminal_is_a_terminal),
+    ("execs_have_streams_and_terminals", execs_have_streams_and_terminals),
+    (
+        "a_reader_that_hangs_holds_nothing_up_for_long",
+        a_reader_that_hangs_holds_nothing_up_for_long,
+    ),
+    ("paused_processes_stand_still", paused_processes_stand_still),
+    ("namespaces_are_shared_where_asked", namespaces_are_shared_where_asked),
     ("many_at_once", many_at_once),
 ];
 
@@ -98,7 +108,8 @@ impl Fixture {
         fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
         for name in [
             "sh", "sleep", "cat", "id", "true", "false", "ps", "mount", "hostname", "ls", "chroot",
-            "mknod", "dd", "kill", "touch", "env", "yes", "head",
+            "mknod", "dd", "kill", "touch", "env", "yes", "head", "stty", "test", "readlink",
+            "grep", "tr",
         ] {
             std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
         }
@@ -138,12 +149,21 @@ impl Fixture {
         CreateRequest {
             spec: spec::build(options).unwrap(),
             rootfs: Rootfs::Overlay { lower: vec![self.dir.path().join("image")], upper, work },
-            log: LogConfig { path: self.log(id), max_size: 1 << 20, max_files: 3 },
+            log: LogConfig {
+                path: self.log(id),
+                max_size: 1 << 20,
+                max_files: 3,
+                ..LogConfig::default()
+            },
             user: String::new(),
             additional_groups: Vec::new(),
             capabilities: shoal_runtime::capability::set(&[], &[]).unwrap(),
-            seccomp: true,
+            seccomp: shoal_runtime::Seccomp::Default,
             init: false,
+            streams: shoal_runtime::Streams::default(),
+            namespaces: shoal_runtime::Namespaces::default(),
+            apparmor: String::new(),
+            label: String::new(),
         }
     }
 
@@ -260,7 +280,7 @@ fn exit_codes_and_signals(fixture: &Fixture) {
     assert_eq!(fixture.sh("exit 42", |_| {}).0, 42);
     fixture.start("sleep", fixture.request("sleep", &["sleep", "60"], |_| {}));
     assert!(matches!(fixture.runtime.state("sleep").unwrap(), ContainerState::Running { .. }));
-    fixture.runtime.signal("sleep", Signal::SIGKILL).unwrap();
+    fixture.runtime.signal("sleep", 9).unwrap();
     let exit = fixture.wait("sleep");
     assert_eq!((exit.code, exit.signal, exit.oom_killed), (137, Some(9), false));
     assert_eq!(fixture.runtime.state("sleep").unwrap(), ContainerState::Exited(exit));
@@ -402,7 +422,7 @@ fn init_forwards_and_reaps(fixture: &Fixture) {
     request.init = true;
     fixture.start("tini", request);
     until("it runs", || fixture.output("tini").contains("up"));
-    fixture.runtime.signal("tini", Signal::SIGTERM).unwrap();
+    fixture.runtime.signal("tini", 15).unwrap();
     assert_eq!(fixture.wait("tini").code, 5);
     assert!(fixture.output("tini").contains("told"));
 }
@@ -472,6 +492,194 @@ fn a_shim_sleeps_and_holds_only_its_own(fixture: &Fixture) {
             let own = ["socket:", "pipe:", "anon_inode:[signalfd]", "/dev/null", "log"];
             assert!(own.iter().any(|kind| target.contains(kind)), "it holds {target}");
         }
+    }
+}
+
+/// Reads to the end; returns output, errors and exit code.
+async fn read_all(mut reader: ConsoleReader) -> (String, String, i32) {
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    loop {
+        match reader.next().await.unwrap().expect("an exit comes before the end") {
+            ConsoleEvent::Stdout(bytes) => output.extend(bytes),
+            ConsoleEvent::Stderr(bytes) => errors.extend(bytes),
+            ConsoleEvent::Exited(exit) => {
+                let text = |bytes| String::from_utf8(bytes).unwrap();
+                return (text(output), text(errors), exit.code);
+            }
+        }
+    }
+}
+
+fn streams_are_carried_both_ways(fixture: &Fixture) {
+    let mut request = fixture.request("cat", &["sh", "-c", "cat; echo done >&2; exit 4"], |_| {});
+    request.streams = Streams { stdin: true, stdin_once: true, terminal: false };
+    fixture.runtime.create("cat", request).unwrap();
+    let bytes = "0123456789abcdef".repeat(64 << 10);
+    let (output, errors, code) = fixture.tokio.block_on(async {
+        // From before the start: nothing is missed.
+        let (reader, mut writer) = fixture.runtime.attach("cat", true).await.unwrap();
+        let runtime = fixture.runtime.clone();
+        tokio::task::spawn_blocking(move || runtime.start("cat").unwrap()).await.unwrap();
+        let send = async {
+            writer.send(&ConsoleInput::Data(bytes.clone().into_bytes())).await.unwrap();
+            writer.send(&ConsoleInput::Close).await.unwrap();
+        };
+        tokio::join!(read_all(reader), send).0
+    });
+    assert!(output == bytes, "a megabyte comes back as it was");
+    assert_eq!((errors.as_str(), code), ("done\n", 4));
+    fixture.runtime.delete("cat").unwrap();
+}
+
+fn a_terminal_is_a_terminal(fixture: &Fixture) {
+    let line = "stty size; test -t 0 && test -t 1 && echo yes; readlink /proc/self/fd/0; \
+                ls /dev/console; read answer; echo got $answer; exit 3";
+    let mut request = fixture.request("tty", &["sh", "-c", line], |_| {});
+    request.streams = Streams { stdin: true, stdin_once: true, terminal: true };
+    let mut process = request.spec.process().clone().unwrap();
+    let size = oci_spec::runtime::BoxBuilder::default().width(100_u64).height(40_u64).build();
+    process.set_console_size(Some(size.unwrap()));
+    request.spec.set_process(Some(process));
+    fixture.runtime.create("tty", request).unwrap();
+    let (output, errors, code) = fixture.tokio.block_on(async {
+        let (reader, mut writer) = fixture.runtime.attach("tty", true).await.unwrap();
+        let runtime = fixture.runtime.clone();
+        tokio::task::spawn_blocking(move || runtime.start("tty").unwrap()).await.unwrap();
+        writer.send(&ConsoleInput::Data(b"hello\r".to_vec())).await.unwrap();
+        read_all(reader).await
+    });
+    for part in ["40 100\r\n", "yes\r\n", "/dev/pts/0", "/dev/console", "got hello\r\n"] {
+        assert!(output.contains(part), "{part:?} in {output:?}");
+    }
+    assert_eq!((errors.as_str(), code), ("", 3));
+    assert!(fixture.output("tty").contains("got hello"), "it is in the log too");
+}
+
+fn execs_have_streams_and_terminals(fixture: &Fixture) {
+    fixture.start("box", fixture.request("box", &["sleep", "60"], |_| {}));
+    let exec = async |line: &str, change: fn(&mut ExecRequest), input: Option<&str>| {
+        let mut request = ExecRequest {
+            args: ["sh", "-c", line].map(str::to_owned).to_vec(),
+            mode: ExecMode::Attach,
+            ..ExecRequest::default()
+        };
+        change(&mut request);
+        let (pid, reader, mut writer) =
+            fixture.runtime.exec_attached("box", request).await.unwrap();
+        assert!(pid > 0);
+        if let Some(input) = input {
+            writer.send(&ConsoleInput::Data(input.into())).await.unwrap();
+            writer.send(&ConsoleInput::Close).await.unwrap();
+        }
+        read_all(reader).await
+    };
+    let (piped, terminal, privileged, missing) = fixture.tokio.block_on(async {
+        let piped = exec("cat; echo bad >&2; exit 9", |request| request.stdin = true, Some("in"));
+        let terminal = |request: &mut ExecRequest| {
+            request.terminal = true;
+            request.size = (80, 24);
+        };
+        let line = "grep -e Seccomp: -e CapEff /proc/self/status";
+        let request = ExecRequest {
+            args: vec!["nowhere".to_owned()],
+            mode: ExecMode::Attach,
+            ..ExecRequest::default()
+        };
+        (
+            piped.await,
+            exec("stty size; test -t 0 && echo yes", terminal, None).await,
+            exec(line, |request| request.privileged = true, None).await,
+            fixture.runtime.exec_attached("box", request).await.err().unwrap(),
+        )
+    });
+    assert_eq!(piped, ("in".to_owned(), "bad\n".to_owned(), 9));
+    assert_eq!(terminal.0, "24 80\r\nyes\r\n");
+    assert!(privileged.0.contains("Seccomp:\t0") && privileged.0.contains("CapEff:\t000001"));
+    assert!(matches!(missing, RuntimeError::Exec { code: 127, .. }), "{missing}");
+    // Neither a child in the background nor closed streams keep it.
+    let collect = |line: &str, timeout_ms| {
+        let request = ExecRequest {
+            args: ["sh", "-c", line].map(str::to_owned).to_vec(),
+            timeout_ms,
+            max_output: 100,
+            ..ExecRequest::default()
+        };
+        fixture.runtime.exec("box", &request).unwrap()
+    };
+    let background = collect("sleep 50 & echo first", 0);
+    assert_eq!((background.exit_code, &background.output[..]), (0, &b"first\n"[..]));
+    let closed = collect("exec >&- 2>&-; sleep 50", 200);
+    assert!(closed.timed_out && closed.exit_code == 137);
+}
+
+fn a_reader_that_hangs_holds_nothing_up_for_long(fixture: &Fixture) {
+    let line = "head -c 3000000 /dev/zero | tr '\\0' x; echo; echo end >&2";
+    let request = fixture.request("loud", &["sh", "-c", line], |_| {});
+    fixture.runtime.create("loud", request).unwrap();
+    let (reader, writer) = fixture.tokio.block_on(fixture.runtime.attach("loud", false)).unwrap();
+    fixture.runtime.start("loud").unwrap();
+    assert_eq!(fixture.wait("loud").code, 0, "though nobody reads");
+    assert!(fixture.output("loud").contains("end"), "the log has it all");
+    drop((reader, writer));
+}
+
+fn paused_processes_stand_still(fixture: &Fixture) {
+    let line = "while true; do echo tick; sleep 0.01; done";
+    fixture.start("clock", fixture.request("clock", &["sh", "-c", line], |_| {}));
+    until("it ticks", || fixture.output("clock").contains("tick"));
+    fixture.runtime.pause("clock", true).unwrap();
+    until("it is frozen", || fixture.runtime.is_paused("clock"));
+    let ticks = || fixture.output("clock").lines().count();
+    let before = until_stable(ticks);
+    assert_eq!(ticks(), before);
+    fixture.runtime.pause("clock", false).unwrap();
+    until("it goes on", || ticks() > before);
+    fixture.runtime.pause("clock", true).unwrap();
+    fixture.runtime.delete("clock").unwrap();
+}
+
+/// The value once it no longer changes.
+fn until_stable(look: impl Fn() -> usize) -> usize {
+    let mut last = look();
+    loop {
+        std::thread::sleep(Duration::from_millis(50));
+        match look() {
+            now if now == last => return now,
+            now => last = now,
+        }
+    }
+}
+
+fn namespaces_are_shared_where_asked(fixture: &Fixture) {
+    fixture.start("first", fixture.request("first", &["sleep", "60"], |_| {}));
+    let link = |pid: &str, kind: &str| {
+        fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap().to_string_lossy().into_owned()
+    };
+    let ContainerState::Running { pid, .. } = fixture.runtime.state("first").unwrap() else {
+        panic!("it runs");
+    };
+    let first = pid.to_string();
+    let line = "for kind in net pid ipc uts cgroup mnt; do readlink /proc/self/ns/$kind; done";
+    let of = || Namespace::Of("first".to_owned());
+    let (code, output) = fixture.sh(line, |request| {
+        request.namespaces =
+            Namespaces { network: of(), pid: of(), ipc: of(), uts: of(), cgroup: of() };
+        request.spec.set_hostname(None);
+    });
+    assert_eq!(code, 0, "{output}");
+    for kind in ["net", "pid", "ipc", "uts", "cgroup"] {
+        assert!(output.contains(&link(&first, kind)), "{kind}: {output}");
+    }
+    assert!(!output.contains(&link(&first, "mnt")), "{output}");
+    let (code, output) = fixture.sh(line, |request| {
+        let host = || Namespace::Host;
+        request.namespaces =
+            Namespaces { network: host(), pid: host(), ipc: host(), uts: host(), cgroup: host() };
+        request.spec.set_hostname(None);
+    });
+    assert_eq!(code, 0, "{output}");
+    for kind in ["net", "pid", "ipc", "uts", "cgroup"] {
+        assert!(output.contains(&link("self", kind)), "{kind}: {output}");
     }
 }
 

@@ -12,7 +12,9 @@ use shoal_image::{Image, Platform, Reference};
 use shoal_network::{AttachRequest, PublishedPort};
 use shoal_proto::v1::{ContainerSpec, Mount, MountType, Network, Task};
 use shoal_runtime::spec::{self, COPY_UP, ContainerOptions};
-use shoal_runtime::{CreateRequest, LogConfig, Rootfs, RuntimeError, capability};
+use shoal_runtime::{
+    CreateRequest, LogConfig, Namespaces, Rootfs, RuntimeError, Seccomp, Streams, capability,
+};
 
 use super::assigned::{self, hostname};
 use super::files;
@@ -150,12 +152,21 @@ fn request(
     Ok(CreateRequest {
         spec: spec::build(options).map_err(rejected)?,
         rootfs,
-        log: LogConfig { path: node.log_path(&task.id), max_size: LOG_SIZE, max_files: LOG_FILES },
+        log: LogConfig {
+            path: node.log_path(&task.id),
+            max_size: LOG_SIZE,
+            max_files: LOG_FILES,
+            ..LogConfig::default()
+        },
         user,
         additional_groups: spec.group_add.clone(),
         capabilities: capability::set(&spec.cap_add, &spec.cap_drop).map_err(Refusal::Rejected)?,
-        seccomp: true,
+        seccomp: Seccomp::Default,
         init: spec.init,
+        streams: Streams { terminal: spec.tty, stdin: false, stdin_once: false },
+        namespaces: Namespaces::default(),
+        apparmor: String::new(),
+        label: String::new(),
     })
 }
 

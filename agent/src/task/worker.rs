@@ -209,7 +209,7 @@ impl Worker {
         let signal = container::stop_signal(&spec, self.image().await.as_ref());
         let grace = spec.stop_grace_period.as_ref().map_or(STOP_GRACE, std_duration);
         let (runtime, id) = (self.node.runtime.clone(), self.task.id.clone());
-        let asked = tokio::task::spawn_blocking(move || runtime.signal(&id, signal)).await;
+        let asked = tokio::task::spawn_blocking(move || runtime.signal(&id, signal as i32)).await;
         let wait = self.node.runtime.wait(&self.task.id);
         let asked = matches!(asked, Ok(Ok(())));
         if asked && signal != Signal::SIGKILL && tokio::time::timeout(grace, wait).await.is_ok() {

@@ -276,6 +276,15 @@ fn switch_root(root: &File) -> nix::Result<()> {
     nix::unistd::chdir("/")
 }
 
+/// Makes a file below /dev, which is the container's own, and shows an open one there.
+pub(super) fn cover_file(path: &str, shown: &OwnedFd) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NOCTTY);
+    let target = options.open(path)?;
+    let flags = MsFlags::MS_BIND;
+    Ok(mount(Some(&by_fd(shown)), &by_fd(&target), NONE, flags, NONE)?)
+}
+
 /// Hides and write-protects what the spec says; called in the new root, after everything that
 /// must still write has.
 pub(super) fn protect(plan: &Plan) -> Result<(), String> {

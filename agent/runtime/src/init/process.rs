@@ -35,6 +35,8 @@ pub(crate) struct Prepared {
     no_new_privileges: bool,
     seccomp: Option<Program>,
     init: bool,
+    apparmor: String,
+    label: String,
 }
 
 /// Reads the container's own command from its plan.
@@ -50,11 +52,21 @@ pub(crate) fn prepare(plan: &Plan) -> Result<Prepared, String> {
 pub(crate) fn prepare_exec(plan: &Plan, request: &ExecRequest) -> Result<Prepared, String> {
     let process = plan.spec.process().as_ref().ok_or("the spec names no process")?;
     let mut env = process.env().clone().unwrap_or_default();
-    env.extend(request.env.iter().cloned());
+    for entry in &request.env {
+        let name = entry.split_once('=').map_or(entry.as_str(), |(name, _)| name);
+        env.retain(|own| own.split_once('=').is_none_or(|(own, _)| own != name));
+        env.push(entry.clone());
+    }
     let own_cwd = process.cwd().clone();
     let cwd = if request.cwd.is_empty() { own_cwd } else { PathBuf::from(&request.cwd) };
     let user = if request.user.is_empty() { &plan.user } else { &request.user };
-    build(plan, process, request.args.clone(), env, cwd, user, false)
+    let mut prepared = build(plan, process, request.args.clone(), env, cwd, user, false)?;
+    if request.privileged {
+        prepared.capabilities = u64::MAX;
+        prepared.seccomp = None;
+        prepared.no_new_privileges = false;
+    }
+    Ok(prepared)
 }
 
 fn build(
@@ -97,10 +109,31 @@ fn build(
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         seccomp: plan.seccomp.clone(),
         init,
+        apparmor: plan.apparmor.clone(),
+        label: plan.label.clone(),
     })
 }
 
 impl Prepared {
+    /// Whom it will run as.
+    pub(crate) fn uid(&self) -> u32 {
+        self.identity.uid
+    }
+
+    /// Confinement begins with the exec.
+    fn confine(&self) -> std::io::Result<()> {
+        if !self.apparmor.is_empty() {
+            let profile = format!("exec {}", self.apparmor);
+            let own = Path::new("/proc/self/attr/apparmor/exec");
+            let file = if own.exists() { own } else { Path::new("/proc/self/attr/exec") };
+            fs::write(file, profile)?;
+        }
+        if !self.label.is_empty() {
+            fs::write("/proc/self/attr/exec", &self.label)?;
+        }
+        Ok(())
+    }
+
     /// Gives up what the command must not have and becomes it. Returns only what went wrong.
     pub(crate) fn exec(self) -> ExecFailure {
         let name = self.args[0].clone();
@@ -125,10 +158,13 @@ impl Prepared {
         };
         self.enter_cwd()?;
         let program = self.find()?;
-        for capability in (0..=self.last_capability).filter(|n| self.capabilities & (1 << n) == 0) {
+        for capability in
+            (0..=self.last_capability).filter(|n| self.capabilities & (1u64 << n) == 0)
+        {
             sys::prctl(libc::PR_CAPBSET_DROP, capability.into())
                 .map_err(|error| Failure::Denied(format!("drop a capability: {error}")))?;
         }
+        self.confine().map_err(|error| Failure::Denied(format!("confine it: {error}")))?;
         let identity = &self.identity;
         let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
         let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
@@ -136,7 +172,9 @@ impl Prepared {
         setgroups(&groups).map_err(denied("set groups"))?;
         setresgid(gid, gid, gid).map_err(denied("set the group"))?;
         setresuid(uid, uid, uid).map_err(denied("set the user"))?;
-        let kept = if identity.uid == 0 { self.capabilities } else { 0 };
+        let permitted = sys::permitted_capabilities()
+            .map_err(|error| Failure::Denied(format!("read capabilities: {error}")))?;
+        let kept = if identity.uid == 0 { self.capabilities & permitted } else { 0 };
         // A set-uid program may regain what the bounding set leaves, as in Docker.
         let filter_needs_admin = self.seccomp.is_some() && !self.no_new_privileges;
         let admin = 1u64 << 21;

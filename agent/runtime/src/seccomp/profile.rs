@@ -7,12 +7,14 @@ use serde::Deserialize;
 pub(super) struct Profile {
     pub(super) default_action: Action,
     pub(super) default_errno_ret: Option<u16>,
+    #[serde(default)]
     pub(super) syscalls: Vec<Rule>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Rule {
+    #[serde(default)]
     pub(super) names: Vec<String>,
     pub(super) action: Action,
     pub(super) errno_ret: Option<u16>,

@@ -4,9 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, SystemTime};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
+use super::client::Client;
 use super::{Shim, exec, nanos};
 use crate::protocol::{self, Request};
 use crate::sys::{self, Forked};
@@ -14,7 +12,7 @@ use crate::sys::{self, Forked};
 /// A client that sends half a request must not hold the container up.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Connections that wait for the exit; more are refused.
-const MAX_WAITING: usize = 64;
+const MAX_WAITING: usize = 1000;
 
 impl Shim<'_> {
     pub(super) fn accept(&mut self) {
@@ -35,6 +33,7 @@ impl Shim<'_> {
             }
             Request::Wait => Err((protocol::FAILED, "too many wait for it".to_owned())),
             Request::Exec => return self.exec(connection, &payload),
+            Request::Attach => return self.attach(connection, &payload),
         };
         // A client that went away wants no answer.
         let _ = match answer {
@@ -66,11 +65,20 @@ impl Shim<'_> {
 
     fn signal(&self, payload: &[u8]) -> Result<String, (u8, String)> {
         let number = payload.first().copied().unwrap_or(0);
-        let signal = Signal::try_from(i32::from(number))
-            .map_err(|error| (protocol::FAILED, format!("signal {number}: {error}")))?;
-        kill(Pid::from_raw(self.init), signal)
+        // Real-time signals too, which have no names.
+        sys::send_signal(self.init, number.into())
             .map(|()| String::new())
-            .map_err(|error| (protocol::FAILED, format!("signal {signal}: {error}")))
+            .map_err(|error| (protocol::FAILED, format!("signal {number}: {error}")))
+    }
+
+    fn attach(&mut self, mut connection: UnixStream, payload: &[u8]) {
+        let brings_input = payload.first() == Some(&1);
+        if protocol::reply(&mut connection, protocol::OK, &[]).is_err() {
+            return;
+        }
+        if let Ok(client) = Client::new(connection, brings_input) {
+            self.relay.attach(client);
+        }
     }
 
     fn exec(&mut self, mut connection: UnixStream, payload: &[u8]) {
