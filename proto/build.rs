@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "shoal/v1/types.proto",
     "shoal/v1/store.proto",
     "shoal/v1/session.proto",
     "shoal/v1/control.proto",
     "shoal/v1/node.proto",
+    "shoal/v1/container.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

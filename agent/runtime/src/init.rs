@@ -84,6 +84,9 @@ fn prepare(dir: &Path, words: &mut File) -> Result<(Prepared, Option<Terminal>),
     if let Some(hostname) = plan.spec.hostname() {
         nix::unistd::sethostname(hostname).map_err(say("set the host name"))?;
     }
+    if let Some(domain) = plan.spec.domainname() {
+        sys::set_domain_name(domain).map_err(|error| format!("set the domain name: {error}"))?;
+    }
     mounts::set_up(dir, &plan)?;
     set_sysctls(&plan)?;
     let prepared = process::prepare(&plan)?;

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use nix::mount::MsFlags;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {
@@ -406,5 +407,72 @@ pub(crate) fn send_descriptor(
     let rights = [ControlMessage::ScmRights(&fds)];
     let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
     sendmsg::<()>(socket.as_raw_fd(), &parts, control, MsgFlags::empty(), None)?;
+    Ok(())
+}
+
+/// Adds restrictions to a mount and, where asked, to all below it (mount_setattr(2), Linux 5.12):
+/// a read-only bind of a folder is read-only in what is mounted inside it too. Older kernels
+/// restrict the topmost alone.
+pub(crate) fn restrict_mount(
+    mounted: BorrowedFd<'_>,
+    flags: MsFlags,
+    recursive: bool,
+) -> io::Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        user_namespace: u64,
+    }
+    let mut attributes = Attributes { set: 0, clear: 0, propagation: 0, user_namespace: 0 };
+    for (flag, attribute) in [
+        (MsFlags::MS_RDONLY, libc::MOUNT_ATTR_RDONLY),
+        (MsFlags::MS_NOSUID, libc::MOUNT_ATTR_NOSUID),
+        (MsFlags::MS_NODEV, libc::MOUNT_ATTR_NODEV),
+        (MsFlags::MS_NOEXEC, libc::MOUNT_ATTR_NOEXEC),
+    ] {
+        if flags.contains(flag) {
+            attributes.set |= attribute;
+        }
+    }
+    let access_time = if flags.contains(MsFlags::MS_NOATIME) {
+        Some(libc::MOUNT_ATTR_NOATIME)
+    } else if flags.contains(MsFlags::MS_STRICTATIME) {
+        Some(libc::MOUNT_ATTR_STRICTATIME)
+    } else {
+        None
+    };
+    if let Some(access_time) = access_time {
+        attributes.clear |= libc::MOUNT_ATTR__ATIME;
+        attributes.set |= access_time;
+    }
+    let depth = if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is empty, and `attributes` has the layout and length that are said.
+    let set = check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mounted.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | depth,
+            &raw const attributes,
+            size_of::<Attributes>(),
+        )
+    });
+    match set {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
+            let path = format!("/proc/self/fd/{}", mounted.as_raw_fd());
+            let flags = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+            let none = None::<&str>;
+            Ok(nix::mount::mount(none, path.as_str(), none, flags, none)?)
+        }
+        other => other.map(drop),
+    }
+}
+
+/// The name of the domain of this UTS namespace.
+pub(crate) fn set_domain_name(name: &str) -> io::Result<()> {
+    // SAFETY: the pointer is valid for as many bytes as are said.
+    check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }.into())?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxBlockIo, LinuxResources};
 
 use super::{Hierarchy, write};
 use crate::error::RuntimeError;
@@ -41,6 +41,35 @@ fn v1(controller: &str, path: &Path, limits: &LinuxResources) -> Result<(), Runt
             }
             if let Some(reservation) = memory.reservation() {
                 write(path, "memory.soft_limit_in_bytes", reservation)?;
+            }
+            if memory.disable_oom_killer() == Some(true) {
+                write(path, "memory.oom_control", 1)?;
+            }
+            Ok(())
+        }
+        "blkio" => {
+            let Some(block_io) = limits.block_io() else { return Ok(()) };
+            if let Some(weight) = block_io.weight() {
+                // Which of the two there is depends on the scheduler that the kernel is built with.
+                let names = ["blkio.bfq.weight", "blkio.weight"];
+                let Some(file) = names.into_iter().find(|file| path.join(file).exists()) else {
+                    return Err(no_weight());
+                };
+                write(path, file, weight)?;
+            }
+            for (file, rates) in [
+                ("blkio.throttle.read_bps_device", block_io.throttle_read_bps_device()),
+                ("blkio.throttle.write_bps_device", block_io.throttle_write_bps_device()),
+                ("blkio.throttle.read_iops_device", block_io.throttle_read_iops_device()),
+                ("blkio.throttle.write_iops_device", block_io.throttle_write_iops_device()),
+            ] {
+                for rate in rates.iter().flatten() {
+                    write(
+                        path,
+                        file,
+                        format!("{}:{} {}", rate.major(), rate.minor(), rate.rate()),
+                    )?;
+                }
             }
             Ok(())
         }
@@ -80,14 +109,29 @@ fn v2(path: &Path, limits: &LinuxResources) -> Result<(), RuntimeError> {
     if let Some(memory) = limits.memory() {
         if let Some(limit) = memory.limit() {
             write(path, "memory.max", limit)?;
-            // v1 counts memory and swap together, v2 swap alone.
-            if let Some(swap) = memory.swap() {
-                write(path, "memory.swap.max", (swap - limit).max(0))?;
+            // v1 counts memory and swap together, v2 swap alone. A kernel without swap has no file.
+            if let Some(swap) = memory.swap()
+                && path.join("memory.swap.max").exists()
+            {
+                match swap {
+                    -1 => write(path, "memory.swap.max", "max")?,
+                    swap => write(path, "memory.swap.max", (swap - limit).max(0))?,
+                }
             }
         }
         if let Some(reservation) = memory.reservation() {
             write(path, "memory.low", reservation)?;
         }
+    }
+    if limits.memory().as_ref().is_some_and(|memory| memory.disable_oom_killer() == Some(true)) {
+        return Err(RuntimeError::Invalid(
+            "cgroup v2 can't keep a container from being killed for want of memory; \
+             leave --oom-kill-disable out"
+                .to_owned(),
+        ));
+    }
+    if let Some(block_io) = limits.block_io() {
+        v2_block_io(path, block_io)?;
     }
     if let Some(cpu) = limits.cpu() {
         if let Some(shares) = cpu.shares() {
@@ -111,4 +155,34 @@ fn v2(path: &Path, limits: &LinuxResources) -> Result<(), RuntimeError> {
         Some(_) => write(path, "pids.max", "max"),
         None => Ok(()),
     }
+}
+
+fn no_weight() -> RuntimeError {
+    RuntimeError::Invalid("this host's kernel can't weigh block I/O".to_owned())
+}
+
+fn v2_block_io(path: &Path, block_io: &LinuxBlockIo) -> Result<(), RuntimeError> {
+    if let Some(weight) = block_io.weight() {
+        if path.join("io.bfq.weight").exists() {
+            write(path, "io.bfq.weight", weight)?;
+        } else if path.join("io.weight").exists() {
+            // The usual mapping of 10..1000 to 1..10000.
+            let weight = 1 + (u64::from(weight).clamp(10, 1000) - 10) * 9_999 / 990;
+            write(path, "io.weight", format!("default {weight}"))?;
+        } else {
+            return Err(no_weight());
+        }
+    }
+    for (name, rates) in [
+        ("rbps", block_io.throttle_read_bps_device()),
+        ("wbps", block_io.throttle_write_bps_device()),
+        ("riops", block_io.throttle_read_iops_device()),
+        ("wiops", block_io.throttle_write_iops_device()),
+    ] {
+        for rate in rates.iter().flatten() {
+            let line = format!("{}:{} {name}={}", rate.major(), rate.minor(), rate.rate());
+            write(path, "io.max", line)?;
+        }
+    }
+    Ok(())
 }

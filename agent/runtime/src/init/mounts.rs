@@ -14,7 +14,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
 use nix::unistd::symlinkat;
-use oci_spec::runtime::Mount;
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount};
 
 use super::copy;
 use crate::plan::{Plan, Rootfs};
@@ -38,6 +38,11 @@ pub(super) fn set_up(dir: &Path, plan: &Plan) -> Result<(), String> {
         })?;
     }
     make_devices(handle.as_fd()).map_err(|error| format!("make /dev: {error}"))?;
+    let linux = plan.spec.linux().as_ref();
+    for device in linux.and_then(|linux| linux.devices().as_ref()).into_iter().flatten() {
+        make_device(handle.as_fd(), device)
+            .map_err(|error| format!("make device {}: {error}", device.path().display()))?;
+    }
     switch_root(&handle).map_err(|error| format!("switch the root: {error}"))
 }
 
@@ -79,7 +84,7 @@ fn mount_one(root: BorrowedFd<'_>, entry: &Mount, plan: &Plan) -> io::Result<()>
     let kind = entry.typ().as_deref().unwrap_or("bind");
     let options = Options::parse(entry.options().iter().flatten().map(String::as_str));
     if kind == "cgroup" {
-        return mount_cgroups(root, entry.destination(), plan);
+        return mount_cgroups(root, entry.destination(), plan, options.flags);
     }
     let is_bind = kind == "bind" || options.flags.contains(MsFlags::MS_BIND);
     let source = entry.source().as_deref();
@@ -105,8 +110,7 @@ fn mount_one(root: BorrowedFd<'_>, entry: &Mount, plan: &Plan) -> io::Result<()>
     mount(NONE, &by_fd(&mounted), NONE, propagation, NONE)?;
     let restrictions = options.flags - MsFlags::MS_BIND - MsFlags::MS_REC;
     if !restrictions.is_empty() {
-        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | restrictions;
-        mount(NONE, &by_fd(&mounted), NONE, flags, NONE)?;
+        crate::sys::restrict_mount(mounted.as_fd(), restrictions, !recursive.is_empty())?;
     }
     Ok(())
 }
@@ -208,9 +212,8 @@ fn open_target(root: BorrowedFd<'_>, path: &Path, is_file: bool) -> io::Result<O
     Ok(current)
 }
 
-/// Shows the container its own cgroups, read-only.
-fn mount_cgroups(root: BorrowedFd<'_>, path: &Path, plan: &Plan) -> io::Result<()> {
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
+/// Shows the container its own cgroups, mostly read-only.
+fn mount_cgroups(root: BorrowedFd<'_>, path: &Path, plan: &Plan, flags: MsFlags) -> io::Result<()> {
     let target = open_target(root, path, false)?;
     if plan.cgroup_v1.is_empty() {
         return Ok(mount(Some("cgroup"), &by_fd(&target), Some("cgroup2"), flags, NONE)?);
@@ -265,6 +268,31 @@ fn make_devices(root: BorrowedFd<'_>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A device of the host's. One that is there already, as /dev/null is, stays.
+fn make_device(root: BorrowedFd<'_>, device: &LinuxDevice) -> io::Result<()> {
+    let path = device.path();
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    };
+    let folder = open_target(root, folder, false)?;
+    let kind = match device.typ() {
+        LinuxDeviceType::B => SFlag::S_IFBLK,
+        _ => SFlag::S_IFCHR,
+    };
+    let mode = Mode::from_bits_truncate(device.file_mode().unwrap_or(0o600) & 0o777);
+    let number = makedev(device.major() as u64, device.minor() as u64);
+    match mknodat(&folder, name, kind, mode, number) {
+        Ok(()) => {}
+        Err(Errno::EEXIST) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    let follow = nix::sys::stat::FchmodatFlags::FollowSymlink;
+    nix::sys::stat::fchmodat(&folder, name, mode, follow)?;
+    let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+    let no_follow = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+    Ok(nix::unistd::fchownat(&folder, name, Some(uid.into()), Some(gid.into()), no_follow)?)
 }
 
 /// `pivot_root(".", ".")` puts the old root over the new one, from where it is detached
