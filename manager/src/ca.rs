@@ -1,13 +1,15 @@
 //! The cluster's own certificates: a root made when the cluster is, and one certificate a node,
 //! which both ends of every connection between nodes show (mTLS).
 //!
-//! A node's certificate names the node (CN), its role (OU) and the cluster (O), as in Swarm; its
-//! DNS name is the same for all managers, so that a client trusts the root and the role and not
-//! an address.
+//! A node's certificate names the node (CN), its role (OU) and the cluster (O), as in Swarm. One
+//! of its DNS names is the same for all managers, so that a client trusts the root and the role
+//! and not an address; the other is the node's own.
 
 mod file;
+mod inspect;
+mod node;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
@@ -17,8 +19,14 @@ use rcgen::{
 use shoal_proto::NodeId;
 use shoal_proto::v1::NodeRole;
 use time::OffsetDateTime;
-use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
+pub use inspect::{NodeIdentity, peer_identity};
+pub use node::NodeCertificate;
+
+const ROOT_KEY: &str = "root.key";
+const ROOT_CERT: &str = "root.crt";
+/// Beside the certificates' folder: what the cluster has in it needs the root that was there.
+const CLUSTER_DATA: &str = "raft";
 /// DNS name in every manager's certificate.
 const MANAGER_NAME: &str = "manager.shoal.internal";
 /// DNS name in every worker's certificate.
@@ -36,14 +44,59 @@ pub enum CaError {
     #[error("certificates: {}: {source}", path.display())]
     Io {
         /// Which.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// What the system said.
         #[source]
         source: std::io::Error,
     },
-    /// A key or certificate that can't be made or read.
+    /// A key or certificate that can't be made.
     #[error("certificates: {0}")]
     Certificate(#[from] rcgen::Error),
+    /// A file that is no key or certificate.
+    #[error("certificates: {}: {source}; restore it from a backup", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: rcgen::Error,
+    },
+    /// A certificate's file with something else in it.
+    #[error("certificates: {}: {what}; restore it from a backup", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The root, or half of it, has gone from a cluster that is there.
+    #[error(
+        "certificates: {} is missing, but there is {}; restore it from a backup",
+        missing.display(),
+        there.display()
+    )]
+    Missing {
+        /// The file that has gone.
+        missing: PathBuf,
+        /// What shows that it was there.
+        there: PathBuf,
+    },
+    /// A key beside a certificate of another key.
+    #[error("certificates: {} is not of the key that is with it; restore both", path.display())]
+    KeyMismatch {
+        /// The certificate's file.
+        path: PathBuf,
+    },
+    /// A certificate of another cluster.
+    #[error("certificates: {} is of cluster {found}, this one is {wanted}", path.display())]
+    OtherCluster {
+        /// The certificate's file.
+        path: PathBuf,
+        /// The cluster it names.
+        found: String,
+        /// This cluster.
+        wanted: String,
+    },
     /// A peer's certificate that is not one of this kind of cluster.
     #[error("the peer's certificate {0}")]
     Peer(String),
@@ -56,39 +109,37 @@ pub struct ClusterCa {
     cluster: String,
 }
 
-/// A node's key and certificate with the root that vouches for it.
-#[derive(Clone)]
-pub struct NodeCertificate {
-    cert_pem: String,
-    key_pem: String,
-    root_pem: String,
-}
-
-/// Whom a peer's certificate names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeIdentity {
-    /// The node.
-    pub node: NodeId,
-    /// Its role when the certificate was issued.
-    pub role: NodeRole,
-    /// The cluster's id.
-    pub cluster: String,
-}
-
 impl ClusterCa {
-    /// Reads the root from the folder, or makes a new one for a new cluster.
+    /// Reads the root from the folder, or makes a new one for a new cluster: one whose folder is
+    /// missing or empty, with no raft data beside it.
     ///
     /// # Errors
-    /// The folder can't be used, or its files are no key and certificate.
+    /// The folder can't be used; its files are no key and certificate, don't fit each other, or
+    /// are of another cluster; one of them has gone, or both have and the cluster is not new.
     pub fn open_or_create(dir: &Path, cluster: &str, now: SystemTime) -> Result<Self, CaError> {
-        let key_path = dir.join("root.key");
-        let cert_path = dir.join("root.crt");
-        file::make_dir(dir)?;
-        if let (Some(key), Some(cert)) = (file::read(&key_path)?, file::read(&cert_path)?) {
-            let key = KeyPair::from_pem(&key)?;
-            let issuer = Issuer::from_ca_cert_pem(&cert, key)?;
-            return Ok(Self { issuer, root_pem: cert, cluster: cluster.to_owned() });
+        let key_path = dir.join(ROOT_KEY);
+        let cert_path = dir.join(ROOT_CERT);
+        match (file::read(&key_path)?, file::read(&cert_path)?) {
+            (Some(key), Some(cert)) => {
+                let key = KeyPair::from_pem(&key)
+                    .map_err(|source| CaError::Unreadable { path: key_path, source })?;
+                inspect::check_root(&cert_path, &cert, &key, cluster)?;
+                Self::new(key, cert, cluster)
+            }
+            (Some(_), None) => Err(CaError::Missing { missing: cert_path, there: key_path }),
+            (None, Some(_)) => Err(CaError::Missing { missing: key_path, there: cert_path }),
+            (None, None) => {
+                for there in [dir.to_owned(), dir.with_file_name(CLUSTER_DATA)] {
+                    if file::is_used(&there)? {
+                        return Err(CaError::Missing { missing: key_path, there });
+                    }
+                }
+                Self::create(dir, cluster, now)
+            }
         }
+    }
+
+    fn create(dir: &Path, cluster: &str, now: SystemTime) -> Result<Self, CaError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -96,9 +147,12 @@ impl ClusterCa {
         params.distinguished_name = name("shoal root", None, cluster);
         set_validity(&mut params, now, ROOT_VALIDITY);
         let root_pem = params.self_signed(&key)?.pem();
-        // The key last: a root without its key is made anew.
-        file::write(&cert_path, &root_pem)?;
-        file::write(&key_path, &key.serialize_pem())?;
+        let key_pem = key.serialize_pem();
+        file::make_folder(dir, [(ROOT_CERT, root_pem.as_str()), (ROOT_KEY, key_pem.as_str())])?;
+        Self::new(key, root_pem, cluster)
+    }
+
+    fn new(key: KeyPair, root_pem: String, cluster: &str) -> Result<Self, CaError> {
         let issuer = Issuer::from_ca_cert_pem(&root_pem, key)?;
         Ok(Self { issuer, root_pem, cluster: cluster.to_owned() })
     }
@@ -119,7 +173,7 @@ impl ClusterCa {
             NodeRole::Manager => MANAGER_NAME,
             NodeRole::Worker => WORKER_NAME,
         };
-        let mut params = CertificateParams::new(vec![dns.to_owned()])?;
+        let mut params = CertificateParams::new(vec![dns.to_owned(), node_name(node)])?;
         params.distinguished_name = name(&node.to_string(), Some(role), &self.cluster);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
@@ -130,8 +184,17 @@ impl ClusterCa {
             cert_pem: certificate.pem(),
             key_pem: key.serialize_pem(),
             root_pem: self.root_pem.clone(),
+            identity: NodeIdentity { node, role, cluster: self.cluster.clone() },
+            issued_at: now,
+            expires_at: now + validity,
         })
     }
+}
+
+/// The DNS name that only this node's certificate has.
+#[must_use]
+pub fn node_name(node: NodeId) -> String {
+    format!("{node}.node.shoal.internal")
 }
 
 fn name(common: &str, role: Option<NodeRole>, cluster: &str) -> DistinguishedName {
@@ -147,53 +210,6 @@ fn name(common: &str, role: Option<NodeRole>, cluster: &str) -> DistinguishedNam
 fn set_validity(params: &mut CertificateParams, now: SystemTime, validity: Duration) {
     params.not_before = OffsetDateTime::from(now - CLOCK_SKEW);
     params.not_after = OffsetDateTime::from(now + validity);
-}
-
-impl NodeCertificate {
-    /// What a manager's server needs: it shows this certificate and asks for one of the cluster.
-    #[must_use]
-    pub fn server_config(&self) -> ServerTlsConfig {
-        ServerTlsConfig::new()
-            .identity(Identity::from_pem(&self.cert_pem, &self.key_pem))
-            .client_ca_root(Certificate::from_pem(&self.root_pem))
-    }
-
-    /// What a node needs to dial a manager.
-    #[must_use]
-    pub fn client_config(&self) -> ClientTlsConfig {
-        ClientTlsConfig::new()
-            .identity(Identity::from_pem(&self.cert_pem, &self.key_pem))
-            .ca_certificate(Certificate::from_pem(&self.root_pem))
-            .domain_name(MANAGER_NAME)
-    }
-}
-
-/// Reads whom a peer's certificate names. That the cluster's root signed it, TLS has checked.
-///
-/// # Errors
-/// A certificate without a node's id, role and cluster.
-pub fn peer_identity(der: &[u8]) -> Result<NodeIdentity, CaError> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der)
-        .map_err(|error| CaError::Peer(format!("can't be read: {error}")))?;
-    let subject = certificate.subject();
-    let text = |attribute: Option<&x509_parser::x509::AttributeTypeAndValue<'_>>, what: &str| {
-        attribute
-            .and_then(|attribute| attribute.as_str().ok())
-            .map(str::to_owned)
-            .ok_or_else(|| CaError::Peer(format!("names no {what}")))
-    };
-    let node = text(subject.iter_common_name().next(), "node")?;
-    let role = text(subject.iter_organizational_unit().next(), "role")?;
-    let role = match role.as_str() {
-        "manager" => NodeRole::Manager,
-        "worker" => NodeRole::Worker,
-        other => return Err(CaError::Peer(format!("names an unknown role {other:?}"))),
-    };
-    Ok(NodeIdentity {
-        node: node.parse().map_err(|error| CaError::Peer(format!("names no node: {error}")))?,
-        role,
-        cluster: text(subject.iter_organization().next(), "cluster")?,
-    })
 }
 
 #[cfg(test)]

@@ -5,9 +5,13 @@
 //! committed entries in order to [`Store`] is all that ever changes the store. All proposals that
 //! arrive while the disk is busy become one batch with one fsync.
 
+mod check;
+mod compaction;
 mod driver;
+mod publish;
 mod snapshot;
 mod storage;
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,12 +19,10 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use shoal_core::store::{Change, Conflict, Event, Store};
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{broadcast, oneshot};
 
 use driver::{Command, Driver};
-
-/// Commits that a slow subscriber may be behind before it has to start over.
-const COMMIT_BACKLOG: usize = 4096;
+use publish::Published;
 
 /// How a manager takes part in raft.
 #[derive(Debug, Clone)]
@@ -35,7 +37,8 @@ pub struct RaftConfig {
     pub heartbeat_ticks: usize,
     /// Ticks without a leader before an election, at the least; twice that at the most.
     pub election_ticks: usize,
-    /// Applied entries between two snapshots; the log before a snapshot is dropped.
+    /// Applied entries between two snapshots. The last two are kept, and the log from the older
+    /// one on.
     pub snapshot_every: u64,
 }
 
@@ -76,8 +79,17 @@ pub enum RaftError {
         #[source]
         source: raft_engine::Error,
     },
-    /// The log's folder holds something else.
-    #[error("raft log in {}: {what}; restore it from a backup or start with an empty folder", path.display())]
+    /// No room for the log.
+    #[error("raft log in {}: the disk is full: {source}; free some space", path.display())]
+    Full {
+        /// The log's folder.
+        path: PathBuf,
+        /// What the log's library said.
+        #[source]
+        source: raft_engine::Error,
+    },
+    /// The log or a snapshot is damaged, or one lacks what the other needs.
+    #[error("raft: {}: {what}; restore it from a backup or start with an empty folder", path.display())]
     Corrupt {
         /// The file or folder.
         path: PathBuf,
@@ -165,43 +177,32 @@ pub struct Status {
 #[derive(Clone)]
 pub struct Raft {
     commands: Sender<Command>,
-    state: watch::Receiver<State>,
-    commits: broadcast::Sender<Commit>,
-}
-
-/// What the raft thread publishes.
-#[derive(Debug, Clone)]
-struct State {
-    store: Store,
-    leadership: Leadership,
-    status: Status,
+    published: Published,
 }
 
 /// Starts raft on the folder: a new group of one when it is empty, else from what it holds.
 /// Returns when the state that was committed and known to be is in the store.
 ///
 /// # Errors
-/// The folder can't be used, or holds what this version can't read.
+/// The folder can't be used, is full, is damaged, or holds what this version can't read.
 pub async fn start(config: RaftConfig) -> Result<Raft, RaftError> {
     let (commands, inbox) = channel();
     let (ready, started) = oneshot::channel();
-    let (commits, _) = broadcast::channel(COMMIT_BACKLOG);
-    let published = commits.clone();
     std::thread::Builder::new()
         .name("raft".to_owned())
-        .spawn(move || match Driver::open(config, inbox, published) {
-            Ok((driver, state)) => {
+        .spawn(move || match Driver::open(config, inbox) {
+            Ok((driver, published)) => {
                 // Nobody waits any more: the caller was dropped, and so is the last handle.
-                let _ = ready.send(Ok(state));
+                let _ = ready.send(Ok(published));
                 driver.run();
             }
             Err(error) => drop(ready.send(Err(error))),
         })
         .map_err(RaftError::Thread)?;
-    let state = started.await.unwrap_or_else(|_| {
+    let published = started.await.unwrap_or_else(|_| {
         Err(RaftError::Thread(std::io::Error::other("it ended before it was ready")))
     })?;
-    Ok(Raft { commands, state, commits })
+    Ok(Raft { commands, published })
 }
 
 impl Raft {
@@ -232,36 +233,36 @@ impl Raft {
     /// The store as of the newest entry applied here.
     #[must_use]
     pub fn store(&self) -> Store {
-        self.state.borrow().store.clone()
+        self.published.store()
     }
 
     /// Numbers for people.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.state.borrow().status
+        self.published.status()
     }
 
     /// Whether this manager leads now.
     #[must_use]
     pub fn leadership(&self) -> Leadership {
-        self.state.borrow().leadership
+        self.published.leadership()
     }
 
     /// Waits until `done` says so of the leadership; false when raft has stopped.
     pub async fn leadership_until(&self, done: impl Fn(Leadership) -> bool) -> bool {
-        let mut state = self.state.clone();
-        state.wait_for(|state| done(state.leadership)).await.is_ok()
+        self.published.leadership_until(done).await
     }
 
-    /// The commits from now on, and the store just before the first of them. A reader that falls
-    /// behind gets [`broadcast::error::RecvError::Lagged`] and starts over from [`Self::store`].
+    /// The store, and every commit after it, each once. A reader that falls behind gets
+    /// [`broadcast::error::RecvError::Lagged`] and starts over from [`Self::store`]; when raft has
+    /// stopped, it gets [`broadcast::error::RecvError::Closed`] after the last one.
     #[must_use]
     pub fn commits(&self) -> (Store, broadcast::Receiver<Commit>) {
-        let receiver = self.commits.subscribe();
-        (self.store(), receiver)
+        self.published.subscribe()
     }
 
-    /// Stops the thread after what it is doing; later proposals are refused.
+    /// Stops the thread after what it is doing; later proposals are refused. Afterwards nothing of
+    /// the folder is in use.
     pub async fn shutdown(&self) {
         let (reply, done) = oneshot::channel();
         if self.send(Command::Shutdown { reply }).is_ok() {

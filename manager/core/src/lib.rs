@@ -13,3 +13,6 @@ pub mod lookup;
 pub mod orchestrator;
 pub mod scheduler;
 pub mod store;
+
+#[cfg(test)]
+mod testing;

@@ -8,6 +8,7 @@ use shoal_core::lookup::{self, LookupError};
 use shoal_core::store::{Store, Task};
 use shoal_proto::v1::{LogEntry, LogOptions, LogsRequest, TaskState};
 use shoal_proto::{NodeId, ServiceId, StackId, TaskId};
+use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::Stream;
 use tonic::Status;
 
@@ -90,7 +91,9 @@ pub(super) fn stream(
                 entry = subscription.next() => entry,
                 commit = commits.recv(), if options.follow => {
                     // Lagging is no loss here: the newest state has every task.
-                    drop(commit);
+                    if matches!(commit, Err(RecvError::Closed)) {
+                        return;
+                    }
                     let store = raft.store();
                     for error in ask(&store, &selection, &mut asked, &mut subscription, &later) {
                         yield error;

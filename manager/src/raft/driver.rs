@@ -1,6 +1,6 @@
 //! The thread that owns the raft node: takes proposals, writes the log, applies what commits.
 
-use std::collections::BTreeMap;
+use std::mem;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,13 @@ use raft::prelude::{Config, RawNode};
 use raft::{Ready, StateRole, Storage as _};
 use shoal_core::store::{Change, Store};
 use shoal_proto::v1::ChangeSet;
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::oneshot;
 
+use super::compaction::Snapshots;
+use super::publish::{self, Published, Publisher};
 use super::storage::{LogStorage, Mark};
-use super::{Commit, Leadership, ProposeError, RaftConfig, RaftError, State, Status, snapshot};
+use super::waiting::{Reply, Waiting, answer};
+use super::{Commit, Leadership, ProposeError, RaftConfig, RaftError, Status, snapshot};
 
 /// Bytes of one entry at the most.
 const MAX_ENTRY: usize = 16 << 20;
@@ -21,8 +24,6 @@ const MAX_ENTRY: usize = 16 << 20;
 const MAX_BATCH: usize = 4096;
 /// Between two tries to write a log that could not be written.
 const RETRY: Duration = Duration::from_millis(500);
-
-type Reply<T> = oneshot::Sender<Result<T, ProposeError>>;
 
 pub(super) enum Command {
     Propose { changes: Vec<Change>, reply: Reply<Commit> },
@@ -32,39 +33,31 @@ pub(super) enum Command {
 
 pub(super) struct Driver {
     config: RaftConfig,
+    /// Before the inbox: whoever waits for a command that was not taken any more finds the log
+    /// closed.
     node: RawNode<LogStorage>,
     inbox: Receiver<Command>,
-    commits: broadcast::Sender<Commit>,
-    state: watch::Sender<State>,
+    publisher: Publisher,
     store: Store,
     applied: Mark,
-    proposals: BTreeMap<u64, Reply<Commit>>,
-    reads: BTreeMap<u64, Reply<Store>>,
-    /// Reads whose index is known and not applied yet.
-    barriers: Vec<(u64, Reply<Store>)>,
-    next_id: u64,
+    snapshots: Snapshots,
+    waiting: Waiting,
     log_writes: u64,
-    stopping: Option<oneshot::Sender<()>>,
+    /// Somebody can be told of a log that can't be written, and wait.
+    started: bool,
+    stopping: Vec<oneshot::Sender<()>>,
 }
 
 impl Driver {
     pub(super) fn open(
         config: RaftConfig,
         inbox: Receiver<Command>,
-        commits: broadcast::Sender<Commit>,
-    ) -> Result<(Self, watch::Receiver<State>), RaftError> {
-        let log = config.dir.join("log");
+    ) -> Result<(Self, Published), RaftError> {
         let snapshots = config.dir.join("snapshots");
-        let (mark, store) = snapshot::newest(&snapshots)?.unwrap_or_default();
-        let storage = LogStorage::open(&log, config.raft_id)?;
-        if mark.index < storage.mark().index {
-            let what = format!(
-                "the log begins after entry {} and the newest snapshot is of entry {}",
-                storage.mark().index,
-                mark.index
-            );
-            return Err(RaftError::Corrupt { path: config.dir, what });
-        }
+        let found = snapshot::newest(&snapshots)?;
+        let from = found.as_ref().map(|(mark, _)| *mark);
+        let storage = LogStorage::open(&config.dir.join("log"), config.raft_id, from)?;
+        let (mark, store) = found.unwrap_or_default();
         let raft_config = Config {
             id: config.raft_id,
             election_tick: config.election_ticks,
@@ -78,29 +71,24 @@ impl Driver {
         };
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&raft_config, storage, &logger)?;
-        let initial = State {
-            store: store.clone(),
-            leadership: Leadership::Follower { leader: None },
-            status: Status { id: config.raft_id, ..Status::default() },
-        };
-        let (state, receiver) = watch::channel(initial);
+        let status = Status { id: config.raft_id, ..Status::default() };
+        let (publisher, published) = publish::channel(store.clone(), status);
+        let snapshots = Snapshots::new(snapshots, config.snapshot_every, mark);
         let mut driver = Self {
             config,
             node,
             inbox,
-            commits,
-            state,
+            publisher,
             store,
             applied: mark,
-            proposals: BTreeMap::new(),
-            reads: BTreeMap::new(),
-            barriers: Vec::new(),
-            next_id: 1,
+            snapshots,
+            waiting: Waiting::new(),
             log_writes: 0,
-            stopping: None,
+            started: false,
+            stopping: Vec::new(),
         };
         driver.start()?;
-        Ok((driver, receiver))
+        Ok((driver, published))
     }
 
     /// A group of one elects itself at once instead of after its timeout.
@@ -113,12 +101,26 @@ impl Driver {
             self.handle_ready()?;
         }
         self.publish();
+        self.started = true;
         Ok(())
     }
 
+    /// Works until it is told to stop, nobody is left to tell it, or the log fails for good.
     pub(super) fn run(mut self) {
+        self.serve();
+        self.snapshots.wait();
+        let stopping = mem::take(&mut self.stopping);
+        // Closes the log: its lock is free when the answer comes.
+        drop(self);
+        for done in stopping {
+            // The caller may have gone; the thread ends all the same.
+            let _ = done.send(());
+        }
+    }
+
+    fn serve(&mut self) {
         let mut next_tick = Instant::now() + self.config.tick;
-        loop {
+        while self.stopping.is_empty() {
             let wait = next_tick.saturating_duration_since(Instant::now());
             match self.inbox.recv_timeout(wait) {
                 Ok(command) => {
@@ -140,18 +142,13 @@ impl Driver {
                     // Raft's memory and disk can't be brought together any more: end this
                     // manager rather than acknowledge what may be lost.
                     tracing::error!(%error, "raft stops");
-                    self.fail_all(&ProposeError::Storage(error.to_string()));
-                    return;
+                    return self.waiting.fail_all(&ProposeError::Storage(error.to_string()));
                 }
             }
             self.publish();
-            if let Some(done) = self.stopping.take() {
-                self.fail_all(&ProposeError::Stopped);
-                // The caller may have gone; the thread ends all the same.
-                let _ = done.send(());
-                return;
-            }
+            self.compact();
         }
+        self.waiting.fail_all(&ProposeError::Stopped);
     }
 
     fn take(&mut self, command: Command) {
@@ -161,11 +158,9 @@ impl Driver {
                 if self.node.raft.state != StateRole::Leader {
                     return answer(reply, Err(self.not_leader()));
                 }
-                let id = self.id();
-                self.reads.insert(id, reply);
-                self.node.read_index(id.to_le_bytes().to_vec());
+                self.node.read_index(self.waiting.add_read(reply));
             }
-            Command::Shutdown { reply } => self.stopping = Some(reply),
+            Command::Shutdown { reply } => self.stopping.push(reply),
         }
     }
 
@@ -173,7 +168,7 @@ impl Driver {
         if self.node.raft.state != StateRole::Leader {
             return answer(reply, Err(self.not_leader()));
         }
-        let proposal = self.id();
+        let proposal = self.waiting.id();
         let set = ChangeSet {
             proposal,
             proposer: self.config.raft_id,
@@ -185,14 +180,9 @@ impl Driver {
             return answer(reply, Err(error));
         }
         match self.node.propose(Vec::new(), data) {
-            Ok(()) => drop(self.proposals.insert(proposal, reply)),
+            Ok(()) => self.waiting.add_proposal(proposal, reply),
             Err(_) => answer(reply, Err(self.not_leader())),
         }
-    }
-
-    fn id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id
     }
 
     fn not_leader(&self) -> ProposeError {
@@ -204,64 +194,59 @@ impl Driver {
         let mut ready = self.node.ready();
         self.persist(&ready)?;
         for read in ready.take_read_states() {
-            let id = read.request_ctx.as_slice().try_into().map(u64::from_le_bytes);
-            if let Some(reply) = id.ok().and_then(|id| self.reads.remove(&id)) {
-                self.barriers.push((read.index, reply));
-            }
+            self.waiting.read_at(&read.request_ctx, read.index);
         }
         self.apply(ready.take_committed_entries())?;
         let mut light = self.node.advance(ready);
         if let Some(commit) = light.commit_index() {
-            self.node.mut_store().set_commit(commit)?;
+            self.node.mut_store().note_commit(commit);
         }
         self.apply(light.take_committed_entries())?;
         self.node.advance_apply();
-        self.answer_reads();
-        self.compact_if_due();
+        self.waiting.answer_reads(self.applied.index, &self.store);
         Ok(())
     }
 
-    /// Writes what raft says must be on disk first. A disk that is full may have room again: the
-    /// write is tried until it succeeds, and whoever waits is told.
+    /// Writes what raft says must be on disk first. A disk that is full may have room again: once
+    /// raft has started, the write is tried until it succeeds, and whoever waits is told.
     fn persist(&mut self, ready: &Ready) -> Result<(), RaftError> {
-        if ready.entries().is_empty() && ready.hs().is_none() {
+        if !ready.must_sync() {
+            if let Some(state) = ready.hs() {
+                self.node.mut_store().note_commit(state.commit);
+            }
             return Ok(());
         }
         loop {
-            let storage = self.node.mut_store();
-            let error = match storage.append(ready.entries(), ready.hs(), ready.must_sync()) {
-                Ok(()) => {
-                    self.log_writes += u64::from(ready.must_sync());
-                    return Ok(());
-                }
-                Err(error) => error,
+            let Err(error) = self.node.mut_store().append(ready.entries(), ready.hs()) else {
+                self.log_writes += 1;
+                return Ok(());
             };
+            if !self.started {
+                return Err(error);
+            }
             tracing::error!(%error, "the raft log can't be written; trying again");
-            self.fail_all(&ProposeError::Storage(error.to_string()));
-            if self.wait_for_retry().is_err() {
+            let refusal = ProposeError::Storage(error.to_string());
+            self.waiting.fail_all(&refusal);
+            if !self.wait_for_retry(&refusal) {
                 return Err(error);
             }
         }
     }
 
-    /// Refuses what comes in while the log can't be written. An error: raft is to stop.
-    fn wait_for_retry(&mut self) -> Result<(), ()> {
+    /// Refuses what comes in while the log can't be written; false when raft is to stop.
+    fn wait_for_retry(&mut self, refusal: &ProposeError) -> bool {
         let until = Instant::now() + RETRY;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match self.inbox.recv_timeout(left) {
+                Ok(Command::Propose { reply, .. }) => answer(reply, Err(refusal.clone())),
+                Ok(Command::Read { reply }) => answer(reply, Err(refusal.clone())),
                 Ok(Command::Shutdown { reply }) => {
-                    self.stopping = Some(reply);
-                    return Err(());
+                    self.stopping.push(reply);
+                    return false;
                 }
-                Ok(Command::Propose { reply, .. }) => {
-                    answer(reply, Err(ProposeError::Storage("no space or no access".to_owned())));
-                }
-                Ok(Command::Read { reply }) => {
-                    answer(reply, Err(ProposeError::Storage("no space or no access".to_owned())));
-                }
-                Err(RecvTimeoutError::Timeout) => return Ok(()),
-                Err(RecvTimeoutError::Disconnected) => return Err(()),
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
             }
         }
     }
@@ -285,16 +270,14 @@ impl Driver {
                 .map_err(|error: shoal_core::store::ConvertError| corrupt(error.to_string()))?;
             let applied = self.store.apply(entry.index, changes);
             let own = set.proposer == self.config.raft_id;
-            let reply = own.then(|| self.proposals.remove(&set.proposal)).flatten();
+            let reply = own.then(|| self.waiting.take_proposal(set.proposal)).flatten();
             let outcome = applied.map(|events| Commit {
                 index: entry.index,
                 store: self.store.clone(),
                 events: events.into(),
             });
             if let Ok(commit) = &outcome {
-                self.publish_store();
-                // No subscriber is no error.
-                let _ = self.commits.send(commit.clone());
+                self.publisher.commit(commit);
             }
             if let Some(reply) = reply {
                 answer(reply, outcome.map_err(ProposeError::Conflict));
@@ -303,32 +286,15 @@ impl Driver {
         Ok(())
     }
 
-    fn answer_reads(&mut self) {
-        let (ready, waiting) =
-            self.barriers.drain(..).partition(|(index, _)| *index <= self.applied.index);
-        self.barriers = waiting;
-        let ready: Vec<(u64, Reply<Store>)> = ready;
-        for (_, reply) in ready {
-            answer(reply, Ok(self.store.clone()));
+    /// Cuts the log when a snapshot allows it, and begins the next one when it is due.
+    fn compact(&mut self) {
+        if let Some(mark) = self.snapshots.finished()
+            && mark.index > self.node.store().mark().index
+            && let Err(error) = self.node.mut_store().compact(mark)
+        {
+            tracing::warn!(%error, "the log is not cut; it stays longer");
         }
-    }
-
-    /// A snapshot that can't be written leaves the log longer, and is tried again later.
-    fn compact_if_due(&mut self) {
-        let since = self.applied.index - self.node.store().mark().index;
-        if since < self.config.snapshot_every {
-            return;
-        }
-        let dir = self.config.dir.join("snapshots");
-        let done = snapshot::write(&dir, self.applied, &self.store)
-            .and_then(|()| self.node.mut_store().compact(self.applied));
-        if let Err(error) = done {
-            tracing::warn!(%error, "no snapshot");
-        }
-    }
-
-    fn publish_store(&self) {
-        self.state.send_modify(|state| state.store = self.store.clone());
+        self.snapshots.begin_if_due(self.applied, &self.store);
     }
 
     fn publish(&self) {
@@ -348,27 +314,6 @@ impl Driver {
             leader: raft.leader_id,
             log_writes: self.log_writes,
         };
-        self.state.send_if_modified(|state| {
-            let changed = state.leadership != leadership || state.status != status;
-            state.leadership = leadership;
-            state.status = status;
-            changed
-        });
+        self.publisher.status(leadership, status);
     }
-
-    fn fail_all(&mut self, error: &ProposeError) {
-        for (_, reply) in std::mem::take(&mut self.proposals) {
-            answer(reply, Err(error.clone()));
-        }
-        let reads = std::mem::take(&mut self.reads).into_values();
-        let barriers = std::mem::take(&mut self.barriers).into_iter().map(|(_, reply)| reply);
-        for reply in reads.chain(barriers) {
-            answer(reply, Err(error.clone()));
-        }
-    }
-}
-
-/// The caller may have given up waiting.
-fn answer<T>(reply: Reply<T>, result: Result<T, ProposeError>) {
-    let _ = reply.send(result);
 }

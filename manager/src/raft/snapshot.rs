@@ -12,9 +12,6 @@ use shoal_proto::v1::StoreSnapshot;
 use super::RaftError;
 use super::storage::Mark;
 
-/// Older ones than the last two are deleted.
-const KEPT: usize = 2;
-
 /// Writes the store as of `mark`.
 pub(super) fn write(dir: &Path, mark: Mark, store: &Store) -> Result<(), RaftError> {
     let path = dir.join(format!("{:020}-{:020}.snap", mark.index, mark.term));
@@ -29,25 +26,45 @@ pub(super) fn write(dir: &Path, mark: Mark, store: &Store) -> Result<(), RaftErr
         .and_then(|()| fs::rename(&partial, &path))
         .and_then(|()| File::open(dir)?.sync_all());
     if let Err(source) = written {
-        // What is left is taken away with the next snapshot; the write's error counts.
+        // What is left goes with the next snapshot; the write's error counts.
         let _ = fs::remove_file(&partial);
         return Err(RaftError::Io { path, source });
     }
-    clean(dir).map_err(|source| RaftError::Io { path: dir.to_owned(), source })
+    Ok(())
 }
 
-/// The newest snapshot that can be read; none in a new folder.
+/// Deletes all snapshots but these, damaged and half-written ones too. None may be being written.
+pub(super) fn keep_only(dir: &Path, kept: [Mark; 2]) -> Result<(), RaftError> {
+    let io_error = |path: &Path, source| RaftError::Io { path: path.to_owned(), source };
+    for file in fs::read_dir(dir).map_err(|source| io_error(dir, source))? {
+        let path = file.map_err(|source| io_error(dir, source))?.path();
+        let stale = match mark_of(&path) {
+            Some(mark) => !kept.contains(&mark),
+            None => path.extension().is_some_and(|extension| extension == "partial"),
+        };
+        if stale {
+            fs::remove_file(&path).map_err(|source| io_error(&path, source))?;
+        }
+    }
+    Ok(())
+}
+
+/// The newest snapshot that can be read; none in a new folder. When there are some and none can be
+/// read, it is the empty store before the first entry, which a log that was never cut begins with.
 pub(super) fn newest(dir: &Path) -> Result<Option<(Mark, Store)>, RaftError> {
     let io_error = |source| RaftError::Io { path: dir.to_owned(), source };
     fs::create_dir_all(dir).map_err(io_error)?;
-    let mut unreadable = None;
+    let mut found = None;
     for (mark, path) in list(dir).map_err(io_error)?.into_iter().rev() {
         match read(&path) {
             Ok(store) => return Ok(Some((mark, store))),
-            Err(error) => unreadable = unreadable.or(Some(error)),
+            Err(error) => {
+                tracing::warn!(%error, "a snapshot can't be used; starting from what is before it");
+                found = Some(Default::default());
+            }
         }
     }
-    unreadable.map_or(Ok(None), Err)
+    Ok(found)
 }
 
 fn read(path: &Path) -> Result<Store, RaftError> {
@@ -62,29 +79,24 @@ fn read(path: &Path) -> Result<Store, RaftError> {
     Store::restore(snapshot).map_err(|error| corrupt(error.to_string()))
 }
 
+/// All snapshots, the oldest first.
 fn list(dir: &Path) -> io::Result<Vec<(Mark, PathBuf)>> {
     let mut found = Vec::new();
     for file in fs::read_dir(dir)? {
         let path = file?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let mark = name.strip_suffix(".snap").and_then(|name| name.split_once('-'));
-        if let Some((index, term)) = mark
-            && let (Ok(index), Ok(term)) = (index.parse(), term.parse())
-        {
-            found.push((Mark { index, term }, path));
+        if let Some(mark) = mark_of(&path) {
+            found.push((mark, path));
         }
     }
     found.sort_by_key(|(mark, _)| mark.index);
     Ok(found)
 }
 
-fn clean(dir: &Path) -> io::Result<()> {
-    let snapshots = list(dir)?;
-    let old = snapshots.len().saturating_sub(KEPT);
-    for (_, path) in snapshots.into_iter().take(old) {
-        fs::remove_file(path)?;
-    }
-    Ok(())
+/// What a snapshot's name says that it is of; none for other files.
+fn mark_of(path: &Path) -> Option<Mark> {
+    let name = path.file_name()?.to_str()?;
+    let (index, term) = name.strip_suffix(".snap")?.split_once('-')?;
+    Some(Mark { index: index.parse().ok()?, term: term.parse().ok()? })
 }
 
 fn crc32(bytes: &[u8]) -> u32 {

@@ -1,14 +1,15 @@
 //! The log and raft's own state on disk, through `raft-engine`.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use prost_of_raft::Message;
 use protobuf::well_known_types::BytesValue;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
-use raft_engine::{Engine, LogBatch, MessageExt, ReadableSize};
+use raft_engine::{Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 
-use super::RaftError;
+use super::{RaftError, check};
 
 /// `raft-engine` keeps many groups in one log; Shoal has one.
 const GROUP: u64 = 1;
@@ -72,43 +73,79 @@ impl Mark {
 }
 
 impl LogStorage {
-    /// Opens the log; an empty folder becomes the log of a new group with that one voter.
-    pub(super) fn open(dir: &Path, voter: u64) -> Result<Self, RaftError> {
-        let log_error = |source| RaftError::Log { path: dir.to_owned(), source };
+    /// Opens the log. `snapshot` is what the store was read from; without one, an empty folder
+    /// becomes the log of a new group with that one voter.
+    pub(super) fn open(dir: &Path, voter: u64, snapshot: Option<Mark>) -> Result<Self, RaftError> {
+        check::log(dir)?;
         let config = raft_engine::Config {
             dir: dir.to_string_lossy().into_owned(),
+            // Safe after the check above.
+            recovery_mode: RecoveryMode::TolerateTailCorruption,
             // Small files: a young cluster's log takes a few kilobytes, not 128 MiB.
             target_file_size: ReadableSize::mb(8),
             purge_threshold: ReadableSize::mb(32),
             enable_log_recycle: false,
             ..raft_engine::Config::default()
         };
-        let engine = Engine::open(config).map_err(log_error)?;
+        let engine = Engine::open(config).map_err(|source| log_error(dir, source))?;
         let hard_state = read::<HardState>(&engine, dir, HARD_STATE)?;
         let conf_state = read::<ConfState>(&engine, dir, CONF_STATE)?;
         let mark = engine.get(GROUP, SNAPSHOT_MARK);
+        let is_new = snapshot.is_none() && conf_state.is_none() && engine.is_empty();
         let mut storage = Self {
             engine,
             dir: dir.to_owned(),
             hard_state: hard_state.unwrap_or_default(),
-            conf_state: conf_state.clone().unwrap_or_default(),
+            conf_state: conf_state.unwrap_or_default(),
             mark: Mark::default(),
         };
-        if let Some(bytes) = mark {
-            storage.mark = Mark::decode(&bytes).ok_or_else(|| RaftError::Corrupt {
-                path: dir.to_owned(),
-                what: "its snapshot mark is not readable".to_owned(),
-            })?;
-        }
-        if conf_state.is_none() {
+        if is_new {
             storage.conf_state.voters = vec![voter];
-            let mut batch = LogBatch::default();
-            batch
-                .put(GROUP, CONF_STATE.to_vec(), storage.conf_state.encode_to_vec())
-                .and_then(|()| storage.engine.write(&mut batch, true).map(drop))
-                .map_err(log_error)?;
+            storage.found()?;
+            return Ok(storage);
         }
+        let corrupt = |what: String| RaftError::Corrupt { path: dir.to_owned(), what };
+        if let Some(bytes) = mark {
+            storage.mark = Mark::decode(&bytes)
+                .ok_or_else(|| corrupt("its snapshot mark is not readable".to_owned()))?;
+        }
+        let snapshot = snapshot.unwrap_or_default();
+        if let Some(what) = storage.contradiction(snapshot) {
+            return Err(corrupt(what));
+        }
+        // A commit is written down with the next entries, a snapshot of it can be older.
+        storage.note_commit(snapshot.index);
         Ok(storage)
+    }
+
+    /// Writes what makes the log one of a group.
+    fn found(&self) -> Result<(), RaftError> {
+        let mut batch = LogBatch::default();
+        batch
+            .put(GROUP, CONF_STATE.to_vec(), self.conf_state.encode_to_vec())
+            .and_then(|()| batch.put(GROUP, HARD_STATE.to_vec(), self.hard_state.encode_to_vec()))
+            .and_then(|()| self.engine.write(&mut batch, true).map(drop))
+            .map_err(|source| log_error(&self.dir, source))
+    }
+
+    /// What lacks between the log and the snapshot that the store was read from.
+    fn contradiction(&self, snapshot: Mark) -> Option<String> {
+        let begin = self.mark.index;
+        let first = self.engine.first_index(GROUP).unwrap_or(begin + 1);
+        let last = self.engine.last_index(GROUP).unwrap_or(begin);
+        let end = snapshot.index.max(self.hard_state.commit);
+        if self.conf_state.voters.is_empty() {
+            Some("it does not say who is in the group".to_owned())
+        } else if first > begin + 1 {
+            Some(format!("entries {} to {} are missing", begin + 1, first - 1))
+        } else if snapshot.index < begin {
+            let newest = snapshot.index;
+            Some(format!("it begins after entry {begin}, the newest whole snapshot is of {newest}"))
+        } else if last < end {
+            Some(format!("it ends with entry {last}, but entry {end} was committed"))
+        } else {
+            None
+        }
     }
 
     /// Where the log begins.
@@ -116,34 +153,29 @@ impl LogStorage {
         self.mark
     }
 
-    /// Writes entries and raft's state in one batch; on disk when it returns, if `sync`.
+    /// Writes entries and raft's state in one record; on disk when it returns. No write goes
+    /// without a sync: that only the last record can be torn is what [`check`] builds on.
     pub(super) fn append(
         &mut self,
         entries: &[Entry],
         hard_state: Option<&HardState>,
-        sync: bool,
     ) -> Result<(), RaftError> {
+        let hard_state = hard_state.unwrap_or(&self.hard_state).clone();
         let mut batch = LogBatch::with_capacity(entries.len() + 1);
         let records: Vec<BytesValue> = entries.iter().map(record).collect();
-        let filled = batch.add_entries::<Record>(GROUP, &records);
-        let filled = filled.and_then(|()| match hard_state {
-            Some(state) => batch.put(GROUP, HARD_STATE.to_vec(), state.encode_to_vec()),
-            None => Ok(()),
-        });
-        filled
-            .and_then(|()| self.engine.write(&mut batch, sync).map(drop))
-            .map_err(|source| self.error(source))?;
-        if let Some(state) = hard_state {
-            self.hard_state = state.clone();
-        }
+        batch
+            .add_entries::<Record>(GROUP, &records)
+            .and_then(|()| batch.put(GROUP, HARD_STATE.to_vec(), hard_state.encode_to_vec()))
+            .and_then(|()| self.engine.write(&mut batch, true).map(drop))
+            .map_err(|source| log_error(&self.dir, source))?;
+        self.hard_state = hard_state;
         Ok(())
     }
 
-    /// Notes how far entries are known to be committed; needs no fsync, raft finds it out again.
-    pub(super) fn set_commit(&mut self, commit: u64) -> Result<(), RaftError> {
-        let mut state = self.hard_state.clone();
-        state.commit = commit;
-        self.append(&[], Some(&state), false)
+    /// Notes how far entries are known to be committed. The next write takes it along: after a
+    /// crash raft finds it out again.
+    pub(super) fn note_commit(&mut self, commit: u64) {
+        self.hard_state.commit = self.hard_state.commit.max(commit);
     }
 
     /// Drops the log up to and with the entry that a snapshot stands for.
@@ -153,15 +185,25 @@ impl LogStorage {
         batch
             .put(GROUP, SNAPSHOT_MARK.to_vec(), mark.encode())
             .and_then(|()| self.engine.write(&mut batch, true).map(drop))
-            .map_err(|source| self.error(source))?;
+            .map_err(|source| log_error(&self.dir, source))?;
         self.mark = mark;
-        self.engine.purge_expired_files().map_err(|source| self.error(source))?;
+        self.engine.purge_expired_files().map_err(|source| log_error(&self.dir, source))?;
         Ok(())
     }
+}
 
-    fn error(&self, source: raft_engine::Error) -> RaftError {
-        RaftError::Log { path: self.dir.clone(), source }
-    }
+/// A full disk is told by name: people can mend it.
+fn log_error(dir: &Path, source: raft_engine::Error) -> RaftError {
+    let path = dir.to_owned();
+    let full = match &source {
+        raft_engine::Error::Io(error) => {
+            matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+        }
+        // `raft-engine` says so of nothing else.
+        raft_engine::Error::TryAgain(_) => true,
+        _ => false,
+    };
+    if full { RaftError::Full { path, source } } else { RaftError::Log { path, source } }
 }
 
 /// A message of raft's own state; none in a new log.

@@ -1,0 +1,90 @@
+//! When a snapshot is due, and the thread that writes it: encoding a large store and syncing its
+//! file takes longer than a commit may wait.
+//!
+//! The log is kept back to the older of the two snapshots that stay, so that a newest one that
+//! can't be read loses nothing.
+
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use shoal_core::store::Store;
+
+use super::storage::Mark;
+use super::{RaftError, snapshot};
+
+/// After a snapshot that could not be written.
+const RETRY: Duration = Duration::from_secs(10);
+
+pub(super) struct Snapshots {
+    dir: PathBuf,
+    /// Applied entries between two.
+    every: u64,
+    newest: Mark,
+    job: Option<Job>,
+    not_before: Option<Instant>,
+}
+
+struct Job {
+    mark: Mark,
+    thread: JoinHandle<Result<(), RaftError>>,
+}
+
+impl Snapshots {
+    /// `newest` is the one that the store was read from.
+    pub(super) fn new(dir: PathBuf, every: u64, newest: Mark) -> Self {
+        Self { dir, every, newest, job: None, not_before: None }
+    }
+
+    /// Begins one of the store as of `applied`, when it is due and none is being written.
+    pub(super) fn begin_if_due(&mut self, applied: Mark, store: &Store) {
+        let due = applied.index - self.newest.index >= self.every;
+        let waiting = self.not_before.is_some_and(|until| Instant::now() < until);
+        if !due || waiting || self.job.is_some() {
+            return;
+        }
+        let (dir, store, previous) = (self.dir.clone(), store.clone(), self.newest);
+        let write = move || {
+            snapshot::write(&dir, applied, &store)?;
+            snapshot::keep_only(&dir, [previous, applied])
+        };
+        match std::thread::Builder::new().name("raft-snapshot".to_owned()).spawn(write) {
+            Ok(thread) => self.job = Some(Job { mark: applied, thread }),
+            Err(error) => self.put_off(&RaftError::Thread(error)),
+        }
+    }
+
+    /// When one has been written since the last call: up to where the log may be cut.
+    pub(super) fn finished(&mut self) -> Option<Mark> {
+        let job = self.job.take_if(|job| job.thread.is_finished())?;
+        match job.thread.join() {
+            Ok(Ok(())) => {
+                self.not_before = None;
+                Some(std::mem::replace(&mut self.newest, job.mark))
+            }
+            Ok(Err(error)) => {
+                self.put_off(&error);
+                None
+            }
+            Err(_) => {
+                self.put_off(&RaftError::Thread(std::io::Error::other("it panicked")));
+                None
+            }
+        }
+    }
+
+    /// A snapshot that can't be written leaves the log longer, and is tried again later.
+    fn put_off(&mut self, error: &RaftError) {
+        tracing::warn!(%error, "no snapshot; the log stays longer");
+        self.not_before = Some(Instant::now() + RETRY);
+    }
+
+    /// Waits for the one that is being written: the folder is another's afterwards.
+    pub(super) fn wait(&mut self) {
+        if let Some(job) = self.job.take()
+            && let Ok(Err(error)) = job.thread.join()
+        {
+            tracing::warn!(%error, "no snapshot");
+        }
+    }
+}
