@@ -16,11 +16,12 @@ use shoal_runtime::{Runtime, RuntimeConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::ImagesApi;
+use crate::api::{ContainersApi, ImagesApi};
 use crate::config::Config;
 use crate::identity::Identity;
-use crate::node::{Node, Reports, Shared, StatusStore, Volumes};
+use crate::node::{Fabric, Node, Reports, Shared, StatusStore, Volumes};
 use crate::session::{self, Managers};
+use crate::single::Singles;
 use crate::task::{Tasks, collect_garbage};
 use crate::{host, lock, serve};
 
@@ -56,11 +57,18 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let socket = serve::bind_socket(&config.run_dir.join("shoal.sock"), config.group.as_deref())?;
-    let people = serve::people(socket, &manager, ImagesApi::new(node.images.clone()), stop.clone());
+    let singles = Singles::open(node.clone()).context("can't read the containers' records")?;
+    let apis = serve::Apis {
+        images: ImagesApi::new(node.images.clone()),
+        containers: ContainersApi::new(singles.clone()),
+    };
+    let people = serve::people(socket, &manager, apis, stop.clone());
     let nodes = serve::nodes(listener, &manager, &certificate, stop.clone());
     let mut tasks = Tasks::new(node.clone());
+    let known = tasks.kept().into_iter().chain(singles.all().into_iter().map(|one| one.id.clone()));
+    collect_garbage(&node, &known.collect()).await;
     tasks.resume().await;
-    collect_garbage(&node, &tasks.ids()).await;
+    singles.resume().await;
     tracing::info!(node.id = %identity.node, %listen, "ready");
 
     let managers = Managers {
@@ -80,17 +88,17 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     // A watch that somebody leaves open must not hold the agent up.
     let _ = tokio::time::timeout(DRAIN, served).await;
     manager.shutdown().await;
-    close(&config, &node, &tasks).await;
+    close(&config, &node, &tasks, &singles).await;
     Ok(())
 }
 
 /// With containers left, everything stays for them; without, the host is as it was before.
-async fn close(config: &Config, node: &Node, tasks: &Tasks) {
+async fn close(config: &Config, node: &Node, tasks: &Tasks, singles: &Singles) {
     if let Err(error) = std::fs::remove_file(config.run_dir.join("shoal.sock")) {
         tracing::warn!(%error, "can't remove the socket");
     }
     let left = node.runtime.list().unwrap_or_default();
-    if !left.is_empty() || !tasks.is_idle() {
+    if !left.is_empty() || !tasks.is_idle() || !singles.is_idle() {
         tracing::info!(containers = left.len(), "stopping; containers go on");
         return;
     }
@@ -116,6 +124,9 @@ async fn open_node(config: &Config, identity: &Identity) -> anyhow::Result<Node>
     })
     .await?;
     let images = ImageStore::open(&config.data_dir.join("images"), registries(config)).await?;
+    let statuses = StatusStore::open(config.data_dir.join("agent"))?;
+    let subnet = config.data_dir.join("agent/subnet");
+    let fabric = Fabric::open(network.clone(), &subnet).await?;
     let logs = config.data_dir.join("logs");
     DirBuilder::new()
         .recursive(true)
@@ -130,9 +141,10 @@ async fn open_node(config: &Config, identity: &Identity) -> anyhow::Result<Node>
         runtime,
         images,
         network,
+        fabric,
         volumes: Volumes::open(config.data_dir.join("volumes"))?,
         reports: Reports::default(),
-        statuses: StatusStore::open(config.data_dir.join("agent"))?,
+        statuses,
     }))
 }
 

@@ -49,7 +49,7 @@ impl Identity {
     }
 }
 
-fn random_bits() -> anyhow::Result<u128> {
+pub(crate) fn random_bits() -> anyhow::Result<u128> {
     let mut bytes = [0; 16];
     fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))

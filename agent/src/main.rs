@@ -2,6 +2,7 @@
 
 mod api;
 mod config;
+mod container;
 mod daemon;
 mod host;
 mod identity;
@@ -9,6 +10,7 @@ mod lock;
 mod node;
 mod serve;
 mod session;
+mod single;
 mod task;
 
 use std::process::ExitCode;

@@ -1,5 +1,6 @@
 //! What a node works with, shared by all its tasks.
 
+mod fabric;
 mod reports;
 mod status;
 mod volume;
@@ -12,6 +13,7 @@ use shoal_network::Engine;
 use shoal_proto::NodeId;
 use shoal_runtime::Runtime;
 
+pub(crate) use fabric::{Fabric, Local};
 pub(crate) use reports::Reports;
 pub(crate) use status::StatusStore;
 pub(crate) use volume::Volumes;
@@ -30,6 +32,7 @@ pub(crate) struct Shared {
     pub(crate) runtime: Runtime,
     pub(crate) images: ImageStore,
     pub(crate) network: Engine,
+    pub(crate) fabric: Fabric,
     pub(crate) volumes: Volumes,
     pub(crate) reports: Reports,
     pub(crate) statuses: StatusStore,

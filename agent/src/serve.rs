@@ -10,13 +10,14 @@ use anyhow::{Context, bail};
 use shoal_manager::Manager;
 use shoal_manager::ca::NodeCertificate;
 use shoal_proto::FILE_DESCRIPTOR_SET;
+use shoal_proto::v1::containers_server::ContainersServer;
 use shoal_proto::v1::images_server::ImagesServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-use crate::api::ImagesApi;
+use crate::api::{ContainersApi, ImagesApi};
 use crate::config::Config;
 
 /// The group that may use the socket when the settings name none.
@@ -71,11 +72,17 @@ fn group_id(name: &str) -> Option<u32> {
     })
 }
 
+/// What the node itself offers, besides the control API.
+pub(crate) struct Apis {
+    pub(crate) images: ImagesApi,
+    pub(crate) containers: ContainersApi,
+}
+
 /// Serves people until told to stop.
 pub(crate) async fn people(
     listener: UnixListener,
     manager: &Manager,
-    images: ImagesApi,
+    apis: Apis,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let reflection = tonic_reflection::server::Builder::configure()
@@ -85,7 +92,8 @@ pub(crate) async fn people(
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
     Server::builder()
         .add_service(manager.control_service())
-        .add_service(ImagesServer::new(images))
+        .add_service(ImagesServer::new(apis.images))
+        .add_service(ContainersServer::new(apis.containers))
         .add_service(health_service)
         .add_service(reflection)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled())

@@ -4,8 +4,6 @@
 mod assigned;
 mod cleanup;
 mod container;
-mod files;
-mod health;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,9 +13,47 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub(crate) use assigned::Assigned;
-pub(crate) use cleanup::collect_garbage;
+pub(crate) use assigned::port;
+pub(crate) use cleanup::{collect_garbage, forget_files, release_run};
 
 use crate::node::Node;
+
+/// The task that a container's name or id means: `SERVICE.SLOT`, `SERVICE.SLOT.ID`, an id or the
+/// unique beginning of one. Of several in a slot the newest that runs.
+pub(crate) fn find(node: &Node, text: &str) -> Option<Task> {
+    let tasks = all(node);
+    let has_name = |task: &&Task| {
+        let name = format!("{}.{}", task.service_name, task.slot);
+        text == name || text == format!("{name}.{}", task.id)
+    };
+    let runs = |task: &Task| {
+        node.statuses.status(&task.id).is_some_and(|status| status.state() == TaskState::Running)
+    };
+    if let Some(task) = tasks.iter().find(|task| task.id == text) {
+        return Some(task.clone());
+    }
+    let mut named: Vec<&Task> = tasks.iter().filter(has_name).collect();
+    named.sort_by_key(|task| !runs(task));
+    if let Some(task) = named.first() {
+        return Some((*task).clone());
+    }
+    let mut matching = tasks.iter().filter(|task| !text.is_empty() && task.id.starts_with(text));
+    match (matching.next(), matching.next()) {
+        (Some(task), None) => Some(task.clone()),
+        _ => None,
+    }
+}
+
+/// The tasks that this node was assigned.
+pub(crate) fn all(node: &Node) -> Vec<Task> {
+    use shoal_proto::v1::assignment_change::Change;
+    let changes = node.statuses.assignments().changes.into_iter();
+    let tasks = changes.filter_map(|change| match change.change {
+        Some(Change::Task(task)) => Some(task),
+        _ => None,
+    });
+    tasks.collect()
+}
 
 /// All workers.
 pub(crate) struct Tasks {
@@ -49,7 +85,7 @@ impl Tasks {
     pub(crate) async fn apply(&mut self, assignments: Assignments) {
         self.assigned.take(assignments);
         let desired = self.assigned.network(&self.node.id.to_string());
-        match self.node.network.apply(&desired).await {
+        match self.node.fabric.set_cluster(desired).await {
             Ok(report) => {
                 for error in report.ports {
                     tracing::warn!(%error, "a published port");
@@ -98,9 +134,9 @@ impl Tasks {
         self.workers.values().all(|worker| worker.handle.is_finished())
     }
 
-    /// Tasks that are known to the manager.
-    pub(crate) fn ids(&self) -> BTreeSet<String> {
-        self.workers.keys().cloned().collect()
+    /// Tasks that an agent before this one was assigned.
+    pub(crate) fn kept(&self) -> BTreeSet<String> {
+        all(&self.node).into_iter().map(|task| task.id).collect()
     }
 }
 

@@ -5,15 +5,17 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use hyper_util::rt::TokioIo;
+use shoal_proto::v1::containers_client::ContainersClient;
 use shoal_proto::v1::control_client::ControlClient;
 use shoal_proto::v1::images_client::ImagesClient;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-/// Both services of an agent.
+/// An agent's services.
 pub(crate) struct Client {
     pub(crate) control: ControlClient<Channel>,
     pub(crate) images: ImagesClient<Channel>,
+    pub(crate) containers: ContainersClient<Channel>,
 }
 
 /// Messages may be as large as the largest listing of a large cluster.
@@ -47,6 +49,7 @@ pub(crate) async fn connect(host: &str) -> anyhow::Result<Client> {
     let channel = Endpoint::from_static("http://agent").connect_with_connector(connector).await?;
     Ok(Client {
         control: ControlClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
-        images: ImagesClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
+        images: ImagesClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+        containers: ContainersClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
     })
 }

@@ -1,5 +1,6 @@
 //! The commands, and what each is given.
 
+mod container;
 mod image;
 mod info;
 mod logs;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::client;
-use crate::output::Format;
+use crate::output::{self, Format};
 
 /// Runs containers on one host or many: deploys compose files, shows and changes what runs.
 ///
@@ -57,6 +58,11 @@ enum Command {
     /// Images on this node
     #[command(subcommand)]
     Image(image::Command),
+    /// Single containers on this node; the same commands stand alone
+    #[command(subcommand)]
+    Container(container::Command),
+    #[command(flatten)]
+    Alone(container::Command),
 }
 
 /// How a listing is printed.
@@ -77,6 +83,18 @@ pub(crate) struct Ids {
     pub(crate) quiet: bool,
 }
 
+impl Command {
+    /// The exit code when the command was not even begun: `run` has Docker's, as 1 could be that
+    /// of what it was to run.
+    fn refused(&self) -> u8 {
+        match self {
+            Self::Alone(container::Command::Run(_))
+            | Self::Container(container::Command::Run(_)) => 125,
+            _ => 1,
+        }
+    }
+}
+
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Command::Version = cli.command {
         return info::version(&cli.host).await;
@@ -86,7 +104,13 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Stack(stack::Command::Deploy(deploy)) => Some(deploy.load()?),
         _ => None,
     };
-    let mut client = client::connect(&cli.host).await?;
+    let mut client = match client::connect(&cli.host).await {
+        Ok(client) => client,
+        Err(error) => {
+            output::complain(&error);
+            return Ok(ExitCode::from(cli.command.refused()));
+        }
+    };
     match cli.command {
         Command::Version => Ok(ExitCode::SUCCESS),
         Command::Info(listing) => info::info(&mut client, &listing).await,
@@ -95,5 +119,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Service(command) => service::run(&mut client, command).await,
         Command::Network(command) => network::run(&mut client, command).await,
         Command::Image(command) => image::run(&mut client, command).await,
+        Command::Container(command) | Command::Alone(command) => {
+            container::run(&mut client, command).await
+        }
     }
 }

@@ -141,6 +141,28 @@ impl Agent {
         self.must(&["image", "import", tar.to_str().unwrap(), "shoal-hello", "--cmd", cmd]);
     }
 
+    /// A small system: busybox with a link for each of its programs.
+    pub fn import_busybox(&self) {
+        let root = self.dir().join("busybox");
+        for folder in ["bin", "etc", "root", "tmp"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+        let programs = Command::new("/bin/busybox").arg("--list").output().unwrap();
+        for program in String::from_utf8_lossy(&programs.stdout).lines() {
+            // It is in the list itself.
+            let _ = std::os::unix::fs::symlink("busybox", root.join("bin").join(program));
+        }
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33::/tmp:/bin/sh\n";
+        fs::write(root.join("etc/passwd"), passwd).unwrap();
+        fs::write(root.join("etc/group"), "root:x:0:\nweb:x:33:\n").unwrap();
+        let tar = self.dir().join("busybox.tar");
+        let mut command = Command::new("tar");
+        let packed = command.arg("-cf").arg(&tar).arg("-C").arg(&root).arg(".").status().unwrap();
+        assert!(packed.success());
+        self.must(&["image", "import", tar.to_str().unwrap(), "busybox", "--cmd", "[\"sh\"]"]);
+    }
+
     /// Writes a compose file and returns its path.
     #[must_use]
     pub fn file(&self, name: &str, text: &str) -> String {
@@ -231,6 +253,9 @@ impl Drop for Agent {
             eprintln!("the agent's log:\n{}", self.log());
         }
         // Containers first by the agent itself, which also takes their cgroups away.
+        for container in self.ctl(&["ps", "-aq", "--no-trunc"]).stdout.lines() {
+            let _ = self.ctl(&["rm", "-f", container]);
+        }
         for stack in self.ctl(&["stack", "ls", "-q"]).stdout.lines() {
             let _ = self.ctl(&["stack", "rm", stack]);
         }

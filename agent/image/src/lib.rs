@@ -46,7 +46,7 @@ pub use error::ImageError;
 pub use image::{HealthCheck, Image, ImageSummary};
 pub use import::ImportOptions;
 pub use layer::{Compression, ExtractError, LayerError, TarError};
-pub use manifest::ManifestError;
+pub use manifest::{ManifestError, read_health_check};
 pub use platform::{Platform, PlatformError};
 pub use progress::{LayerProgress, LayerState, PullEvent};
 pub use reference::{Reference, ReferenceError};

@@ -176,7 +176,8 @@ pub(crate) fn read_config(
 
 /// The health check in a configuration: Docker's addition, which the OCI's types leave out.
 /// Nothing when there is none or it is not in Docker's form.
-pub(crate) fn read_health_check(bytes: &[u8]) -> Option<HealthCheck> {
+#[must_use]
+pub fn read_health_check(bytes: &[u8]) -> Option<HealthCheck> {
     #[derive(serde::Deserialize)]
     struct Outer {
         config: Option<Inner>,

@@ -35,6 +35,8 @@ pub(crate) const START: u8 = b'S';
 
 /// Never returns. `words` come from the shim, `report` goes to it.
 pub(crate) fn run(dir: &Path, words: OwnedFd, mut report: UnixStream) -> ! {
+    sys::set_name(c"init");
+    sys::set_command_line("init");
     let mut words = File::from(words);
     let (prepared, terminal) = match prepare(dir, &mut words) {
         Ok(prepared) => prepared,

@@ -6,6 +6,7 @@
 //! finds again what an agent before this one has started. After a failure at any step nothing of
 //! the container remains.
 
+mod archive;
 mod binary;
 pub mod capability;
 mod cgroup;
@@ -22,6 +23,7 @@ mod shim;
 pub mod spec;
 mod sys;
 
+pub use archive::{Archive, diff};
 pub use cgroup::{CgroupMode, DeviceUsage, Usage};
 pub use console::{ConsoleEvent, ConsoleInput, ConsoleReader, ConsoleWriter};
 pub use error::RuntimeError;
@@ -33,8 +35,21 @@ pub use runtime::{
     RuntimeConfig, Seccomp, Streams,
 };
 
-/// Must be the first thing that `main` does: when this process was started as a shim, runs it and
+/// Whether a profile can be put in force.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_seccomp(seccomp: &Seccomp) -> Result<(), RuntimeError> {
+    match seccomp {
+        Seccomp::Default | Seccomp::Unconfined => Ok(()),
+        Seccomp::Profile(text) => seccomp::program(text, u64::MAX).map(drop),
+    }
+}
+
+/// Must be the first thing that `main` does: when this process was started as a shim or for a
+/// container's files, does that and
 /// does not return.
 pub fn run_if_shim() {
     shim::run_if_asked();
+    archive::run_if_asked();
 }

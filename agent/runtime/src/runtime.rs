@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use oci_spec::runtime::{LinuxResources, Spec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::archive::{self, Archive, Files};
 use crate::binary::Binary;
 use crate::capability;
 use crate::cgroup::{CgroupMode, Cgroups, Group, Usage};
@@ -441,6 +442,37 @@ impl Runtime {
     pub fn update(&self, id: &str, limits: &LinuxResources) -> Result<(), RuntimeError> {
         self.check_exists(id)?;
         self.shared.cgroups.group(id).update(limits)
+    }
+
+    /// Starts a process that packs or unpacks a container's files; it reads and writes pipes, and
+    /// says on standard error what went wrong. `rootfs` is for one that does not run.
+    ///
+    /// # Errors
+    /// The process can't be started.
+    pub fn archive(
+        &self,
+        id: &str,
+        rootfs: Rootfs,
+        archive: &Archive,
+    ) -> Result<tokio::process::Child, RuntimeError> {
+        let files = match self.state(id) {
+            Ok(ContainerState::Running { pid, .. }) => Files::Running(pid as i32),
+            _ => Files::Stopped(rootfs, self.shared.config.run_dir.clone()),
+        };
+        let system = |what: &'static str| move |source| RuntimeError::System { what, source };
+        let args = files.to_args().map_err(system("name the container's files"))?;
+        tokio::process::Command::new(self.shared.binary.path())
+            .arg0(archive::NAME)
+            .args(args)
+            .args(archive.to_args())
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(system("start a process for the container's files"))
     }
 
     /// Attaches to its standard streams; `with_input` to bring standard input as well. Output

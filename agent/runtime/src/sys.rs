@@ -476,3 +476,51 @@ pub(crate) fn set_domain_name(name: &str) -> io::Result<()> {
     check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }.into())?;
     Ok(())
 }
+
+/// A copy of one mount, without those below it, that is attached nowhere.
+pub(crate) fn clone_mount(path: &Path) -> io::Result<OwnedFd> {
+    const OPEN_TREE_CLONE: libc::c_uint = 1;
+    let path = c_path(path)?;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
+    // SAFETY: the path is a C string; the descriptor is new and ours.
+    let fd =
+        check(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    // SAFETY: see above.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// The capabilities that a file gives its program, as the file system keeps them.
+pub(crate) fn file_capability(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let path = c_path(path)?;
+    let name = c"security.capability";
+    let mut value = [0u8; 64];
+    // SAFETY: the strings are C strings, and the buffer is as long as is said.
+    let read = unsafe {
+        libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    match check(read as libc::c_long) {
+        Ok(length) => Ok(Some(value[..length as usize].to_vec())),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENODATA | libc::ENOTSUP) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Replaces what `ps` shows as this process's command line: a shim's arguments are paths of the
+/// host's, and none of the container's business.
+pub(crate) fn set_command_line(title: &str) {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let Some((_, fields)) = stat.rsplit_once(')') else { return };
+    // arg_start and arg_end, fields 48 and 49 of proc_pid_stat(5); the third comes first here.
+    let mut fields = fields.split_whitespace().skip(45).map(str::parse::<usize>);
+    let (Some(Ok(start)), Some(Ok(end))) = (fields.next(), fields.next()) else { return };
+    if start == 0 || end <= start {
+        return;
+    }
+    // SAFETY: the kernel put this process's arguments there; nobody reads them any more.
+    let memory = unsafe { std::slice::from_raw_parts_mut(start as *mut u8, end - start) };
+    memory.fill(0);
+    let length = title.len().min(memory.len() - 1);
+    memory[..length].copy_from_slice(&title.as_bytes()[..length]);
+}

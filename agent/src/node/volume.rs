@@ -17,9 +17,14 @@ impl Volumes {
 
     /// The volume's files; made empty when there is no such volume yet.
     pub(crate) fn ensure(&self, name: &str) -> io::Result<PathBuf> {
-        let path = self.dir.join(name).join("_data");
+        let path = self.path(name);
         fs::create_dir_all(&path)?;
         Ok(path)
+    }
+
+    /// Where its files are, or would be.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name).join("_data")
     }
 
     /// The name of a volume that lives and dies with a task.

@@ -18,6 +18,12 @@ fn note<E: Display>(task: &str, what: &str, result: Result<(), E>) {
 /// The container with all it holds of the host's: interfaces, ports, mounts, its writable layer.
 /// The log stays.
 pub(super) async fn release(node: &Node, task: &str) {
+    release_run(node, task).await;
+    note(task, "writable layer", node.images.remove_snapshot(task).await);
+}
+
+/// The same without its writable layer.
+pub(crate) async fn release_run(node: &Node, task: &str) {
     let (runtime, id) = (node.runtime.clone(), task.to_owned());
     match tokio::task::spawn_blocking(move || runtime.delete(&id)).await {
         Ok(result) => note(task, "container", result),
@@ -25,16 +31,22 @@ pub(super) async fn release(node: &Node, task: &str) {
     }
     note(task, "interfaces", node.network.detach(task).await);
     node.network.release_ports(task).await;
-    note(task, "writable layer", node.images.remove_snapshot(task).await);
     note(task, "files", remove_dir(&node.files_dir(task)));
 }
 
 /// Everything else of a task that the managers have forgotten.
 pub(super) async fn forget(node: &Node, task: &str) {
-    note(task, "log", remove_dir(&node.log_dir(task)));
-    note(task, "anonymous volumes", node.volumes.remove_anonymous(task));
+    forget_files(node, task, true).await;
     note(task, "status", node.statuses.forget(task));
     node.reports.forget(task);
+}
+
+/// The log and, where asked, the volumes that have no name.
+pub(crate) async fn forget_files(node: &Node, task: &str, volumes: bool) {
+    note(task, "log", remove_dir(&node.log_dir(task)));
+    if volumes {
+        note(task, "anonymous volumes", node.volumes.remove_anonymous(task));
+    }
 }
 
 /// What belongs to no task that the node has: left behind by a crash.

@@ -11,7 +11,8 @@ use shoal_proto::v1::{ContainerSpec, Health, Network, Task, TaskState, TaskStatu
 use shoal_runtime::{ContainerState, ExitStatus, RuntimeError};
 use tokio::sync::watch;
 
-use super::{cleanup, container, health};
+use super::{cleanup, container};
+use crate::container::health;
 use crate::node::Node;
 
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -209,10 +210,13 @@ impl Worker {
         let signal = container::stop_signal(&spec, self.image().await.as_ref());
         let grace = spec.stop_grace_period.as_ref().map_or(STOP_GRACE, std_duration);
         let (runtime, id) = (self.node.runtime.clone(), self.task.id.clone());
-        let asked = tokio::task::spawn_blocking(move || runtime.signal(&id, signal as i32)).await;
+        let asked = tokio::task::spawn_blocking(move || runtime.signal(&id, signal)).await;
         let wait = self.node.runtime.wait(&self.task.id);
         let asked = matches!(asked, Ok(Ok(())));
-        if asked && signal != Signal::SIGKILL && tokio::time::timeout(grace, wait).await.is_ok() {
+        if asked
+            && signal != Signal::SIGKILL as i32
+            && tokio::time::timeout(grace, wait).await.is_ok()
+        {
             return;
         }
         let (runtime, id) = (self.node.runtime.clone(), self.task.id.clone());

@@ -37,7 +37,7 @@ pub(crate) struct LogArgs {
     no_color: bool,
 }
 
-fn tail(text: &str) -> Result<i64, String> {
+pub(super) fn tail(text: &str) -> Result<i64, String> {
     match text {
         "all" => Ok(-1),
         text => text.parse().map_err(|_| format!("{text:?} is neither a number nor \"all\"")),

@@ -47,7 +47,7 @@ pub(super) fn set_up(dir: &Path, plan: &Plan) -> Result<(), String> {
 }
 
 /// Overlay options are one page at most, so layers are named from their common folder.
-fn mount_root(root: &Path, rootfs: &Rootfs) -> Result<(), String> {
+pub(crate) fn mount_root(root: &Path, rootfs: &Rootfs) -> Result<(), String> {
     let Rootfs::Overlay { lower, upper, work } = rootfs;
     let common = common_folder(lower);
     let names = lower.iter().map(|layer| layer.strip_prefix(&common).unwrap_or(layer));

@@ -21,7 +21,7 @@ const MAX_OUTPUT: usize = 4096;
 
 /// What to run and how often.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Check {
+pub(crate) struct Check {
     args: Vec<String>,
     interval: Duration,
     timeout: Duration,
@@ -31,7 +31,7 @@ pub(super) struct Check {
 }
 
 /// A change of mind.
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     Healthy,
     /// With the last check's output.
     Unhealthy(String),
@@ -39,7 +39,7 @@ pub(super) enum Verdict {
 
 impl Check {
     /// The service's check, with what it leaves open from the image's; none when there is none.
-    pub(super) fn of(spec: &ContainerSpec, image: Option<&HealthCheck>) -> Option<Self> {
+    pub(crate) fn of(spec: &ContainerSpec, image: Option<&HealthCheck>) -> Option<Self> {
         let check = spec.healthcheck.clone().unwrap_or_default();
         let image = image.cloned().unwrap_or_default();
         let test = if check.test.is_empty() { &image.test } else { &check.test };
@@ -72,9 +72,9 @@ impl Check {
     }
 }
 
-/// Checks until the container is unhealthy, or nobody listens any more. The first check comes at
+/// Checks until nobody listens any more. The first check comes at
 /// once: a service that is up early is in use early.
-pub(super) async fn run(node: Node, id: String, check: Check, verdicts: mpsc::Sender<Verdict>) {
+pub(crate) async fn run(node: Node, id: String, check: Check, verdicts: mpsc::Sender<Verdict>) {
     let started = Instant::now();
     let mut was_healthy = false;
     let mut failures = 0;
@@ -93,10 +93,12 @@ pub(super) async fn run(node: Node, id: String, check: Check, verdicts: mpsc::Se
                 // A program needs a moment to open its port: that is no failure of its.
                 let warming_up = !was_healthy && early < check.interval;
                 failures += u32::from(!in_start_period && !warming_up);
+                // Each one tells, with what the check said last; most listeners hear one only.
                 if failures >= check.retries {
-                    // The listener's end is the container's: no matter.
-                    let _ = verdicts.send(Verdict::Unhealthy(output)).await;
-                    return;
+                    was_healthy = false;
+                    if verdicts.send(Verdict::Unhealthy(output)).await.is_err() {
+                        return;
+                    }
                 }
             }
         }

@@ -1,0 +1,11 @@
+//! What the containers of tasks and single containers have in common: from a configuration and an
+//! image to what the runtime is asked for.
+
+pub(crate) mod files;
+pub(crate) mod health;
+mod mounts;
+mod request;
+mod security;
+pub(crate) mod signal;
+
+pub(crate) use request::{Place, Wanted, build, check, limit};

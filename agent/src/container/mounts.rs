@@ -1,0 +1,76 @@
+//! Mounts of a configuration, as the runtime takes them.
+
+use std::path::Path;
+
+use oci_spec::runtime::Mount as OciMount;
+use shoal_proto::v1::{Mount, MountType};
+use shoal_runtime::spec::{self, COPY_UP};
+
+use crate::node::{Node, Volumes};
+
+/// The mount; makes the volume or the folder that it needs.
+pub(super) fn build(
+    node: &Node,
+    container: &str,
+    number: usize,
+    mount: &Mount,
+) -> Result<OciMount, String> {
+    let target = Path::new(&mount.target);
+    if !target.is_absolute() {
+        return Err(format!("mount target {:?} is not an absolute path", mount.target));
+    }
+    let access = if mount.read_only { "ro" } else { "rw" };
+    let built = match mount.r#type() {
+        MountType::Volume => {
+            let name = match mount.source.as_str() {
+                "" => Volumes::anonymous(container, number),
+                name => name.to_owned(),
+            };
+            let ensured = node.volumes.ensure(&name);
+            let source = ensured.map_err(|error| format!("volume {name}: {error}"))?;
+            let mut options = vec!["rbind", "rprivate", access];
+            if !mount.no_copy {
+                options.push(COPY_UP);
+            }
+            spec::mount("bind", &source, target, &options)
+        }
+        MountType::Bind => {
+            let source = Path::new(&mount.source);
+            if !source.exists() {
+                if !mount.create_host_path {
+                    return Err(format!(
+                        "bind mount: {} does not exist on this node",
+                        mount.source
+                    ));
+                }
+                std::fs::create_dir_all(source)
+                    .map_err(|error| format!("{}: {error}", mount.source))?;
+            }
+            let propagation = match mount.propagation.as_str() {
+                "" => "rprivate",
+                known @ ("private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave") => {
+                    known
+                }
+                other => return Err(format!("mount propagation {other:?} is unknown")),
+            };
+            spec::mount("bind", source, target, &["rbind", propagation, access])
+        }
+        MountType::Tmpfs => {
+            let mut options = vec![
+                "nosuid".to_owned(),
+                "nodev".to_owned(),
+                "noexec".to_owned(),
+                access.to_owned(),
+            ];
+            if mount.tmpfs_size_bytes > 0 {
+                options.push(format!("size={}", mount.tmpfs_size_bytes));
+            }
+            if mount.tmpfs_mode > 0 {
+                options.push(format!("mode={:o}", mount.tmpfs_mode));
+            }
+            let options: Vec<&str> = options.iter().map(String::as_str).collect();
+            spec::mount("tmpfs", Path::new("tmpfs"), target, &options)
+        }
+    };
+    built.map_err(|error| error.to_string())
+}
