@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use shoal_network as net;
+use shoal_proto::v1::assignment_change::Change;
 use shoal_proto::v1::{ContainerConfig, ContainerRecord, PortProtocol, PortSpec, PublishMode};
 use shoal_runtime::{Namespace, Namespaces};
 
@@ -131,6 +132,15 @@ impl Singles {
                 }
             }
         }
+        for wanted in &ports {
+            if let Some(owner) = self.publisher(&single.id, wanted) {
+                return Err(SingleError::Failed(format!(
+                    "port {}/{} is already published by {owner}; choose another",
+                    wanted.published_port,
+                    wanted.protocol()
+                )));
+            }
+        }
         let wanted: Vec<net::PublishedPort> = ports.iter().filter_map(port).collect();
         node.network
             .claim_ports(&single.id, &wanted)
@@ -138,6 +148,27 @@ impl Singles {
             .map_err(|error| SingleError::Failed(error.to_string()))?;
         self.change(single, |record| record.ports = ports);
         Ok(())
+    }
+
+    /// Who publishes that port on this node already: the firewall would send it to one of the two.
+    fn publisher(&self, own: &str, wanted: &PortSpec) -> Option<String> {
+        let overlaps = |spec: &PortSpec| {
+            let all = |spec: &PortSpec| matches!(spec.host_ip.as_str(), "" | "0.0.0.0");
+            (spec.published_port, spec.protocol) == (wanted.published_port, wanted.protocol)
+                && (spec.host_ip == wanted.host_ip || all(spec) || all(wanted))
+        };
+        let others = self.all().into_iter().filter(|one| one.id != own && one.is_up());
+        let mut holding = others.filter(|one| one.record().ports.iter().any(overlaps));
+        if let Some(single) = holding.next() {
+            return Some(format!("container {}", single.name()));
+        }
+        let assigned = self.node().statuses.assignments().changes.into_iter();
+        let mut services = assigned.filter_map(|change| match change.change {
+            Some(Change::Endpoints(service)) => Some(service),
+            _ => None,
+        });
+        let service = services.find(|service| service.ports.iter().any(overlaps))?;
+        Some(format!("service {}", service.name))
     }
 
     /// Puts the network of all that run in force.

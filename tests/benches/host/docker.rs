@@ -152,6 +152,27 @@ impl Docker {
         }
     }
 
+    /// A container for execs.
+    pub(crate) fn run_in_background(&self) {
+        self.must(&["run", "-d", "--name", "bench", IMAGE, "/hello", "counter"]);
+    }
+
+    pub(crate) fn run_to_its_end(&self) {
+        assert!(self.quietly(&["run", "--rm", IMAGE, "/hello"]) == Some(2));
+    }
+
+    pub(crate) fn exec(&self) {
+        assert!(self.quietly(&["exec", "bench", "/hello"]) == Some(2));
+    }
+
+    /// The exit code.
+    fn quietly(&self, args: &[&str]) -> Option<i32> {
+        let socket = format!("unix://{}", self.path("docker.sock"));
+        let mut command = Command::new("docker");
+        command.args(["--host", &socket]).args(args).stdin(Stdio::null());
+        command.output().unwrap().status.code()
+    }
+
     pub(crate) fn pull(&self, image: &str) {
         self.must(&["pull", "-q", image]);
     }

@@ -17,6 +17,7 @@ use shoal_tests::Registry;
 /// Of each figure; `SHOAL_BENCH_RUNS` changes it.
 const RUNS: usize = 5;
 const MANY: u32 = 50;
+const AT_ONCE: usize = 200;
 
 fn main() {
     // `cargo bench` and `cargo test` pass flags of their own.
@@ -35,6 +36,8 @@ fn main() {
     memory_idle(&mut report, &shoal, docker.as_ref());
     deploys(&mut report, &shoal, docker.as_ref());
     scales(&mut report, &shoal, docker.as_ref());
+    runs(&mut report, &shoal, docker.as_ref());
+    many(&mut report, &shoal);
     pulls(&mut report, &shoal, docker.as_ref());
     report.print();
 }
@@ -88,6 +91,33 @@ fn scales(report: &mut Report, shoal: &Shoal, docker: Option<&Docker>) {
     if let Some(docker) = docker {
         docker.remove();
     }
+}
+
+fn runs(report: &mut Report, shoal: &Shoal, docker: Option<&Docker>) {
+    let (mut own, mut peer) = (Vec::new(), Vec::new());
+    let (mut own_exec, mut peer_exec) = (Vec::new(), Vec::new());
+    shoal.run_in_background();
+    if let Some(docker) = docker {
+        docker.run_in_background();
+    }
+    for _ in 0..report.runs * 4 {
+        own.push(seconds(|| shoal.run_to_its_end()) * 1000.0);
+        own_exec.push(seconds(|| shoal.exec()) * 1000.0);
+        if let Some(docker) = docker {
+            peer.push(seconds(|| docker.run_to_its_end()) * 1000.0);
+            peer_exec.push(seconds(|| docker.exec()) * 1000.0);
+        }
+    }
+    let beside = |figures| docker.map(|_| figures);
+    report.add("run --rm, network on, to the shell's return, ms", own, beside(peer), "<= 0.1 x");
+    report.add("exec, ms", own_exec, beside(peer_exec), "");
+}
+
+/// 200 at once, on however many cores there are.
+fn many(report: &mut Report, shoal: &Shoal) {
+    let (total, slowest) = shoal.start_many(AT_ONCE);
+    report.add("200 containers started at once, all, s", vec![total], None, "");
+    report.add("200 containers started at once, the slowest, s", vec![slowest], None, "");
 }
 
 fn pulls(report: &mut Report, shoal: &Shoal, docker: Option<&Docker>) {

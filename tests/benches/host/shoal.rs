@@ -44,6 +44,44 @@ impl Shoal {
         self.agent.must(&["image", "rm", image]);
     }
 
+    /// A container for execs.
+    pub(crate) fn run_in_background(&self) {
+        self.agent.must(&["run", "-d", "--name", "bench", "shoal-hello", "/hello", "counter"]);
+    }
+
+    pub(crate) fn run_to_its_end(&self) {
+        // The example's program says how it is used, and ends with 2.
+        assert_eq!(self.agent.ctl(&["run", "--rm", "shoal-hello", "/hello"]).code, 2);
+    }
+
+    pub(crate) fn exec(&self) {
+        assert_eq!(self.agent.ctl(&["exec", "bench", "/hello"]).code, 2);
+    }
+
+    /// Seconds until all run, and of the slowest.
+    pub(crate) fn start_many(&self, count: usize) -> (f64, f64) {
+        let names: Vec<String> = (0..count).map(|number| format!("many{number}")).collect();
+        for name in &names {
+            self.agent.must(&["create", "--name", name, "shoal-hello", "/hello", "counter"]);
+        }
+        let started = std::time::Instant::now();
+        let times: Vec<f64> = std::thread::scope(|scope| {
+            let starts: Vec<_> = names
+                .iter()
+                .map(|name| {
+                    scope
+                        .spawn(move || measure::seconds(|| drop(self.agent.must(&["start", name]))))
+                })
+                .collect();
+            starts.into_iter().map(|start| start.join().unwrap()).collect()
+        });
+        let total = started.elapsed().as_secs_f64();
+        for name in &names {
+            self.agent.must(&["rm", "-f", name]);
+        }
+        (total, times.into_iter().fold(0.0, f64::max))
+    }
+
     fn folder(&self) -> String {
         self.agent.dir().display().to_string()
     }

@@ -31,13 +31,16 @@ fn v1(controller: &str, path: &Path, limits: &LinuxResources) -> Result<(), Runt
     match controller {
         "memory" => {
             let Some(memory) = limits.memory() else { return Ok(()) };
-            if let Some(limit) = memory.limit() {
-                write(path, "memory.limit_in_bytes", limit)?;
-            }
-            if let Some(swap) = memory.swap()
-                && path.join("memory.memsw.limit_in_bytes").exists()
-            {
-                write(path, "memory.memsw.limit_in_bytes", swap)?;
+            let limit = memory.limit().map(|limit| ("memory.limit_in_bytes", limit));
+            let both = "memory.memsw.limit_in_bytes";
+            let swap = memory.swap().filter(|_| path.join(both).exists()).map(|swap| (both, swap));
+            // The one with swap may never be below the one without: raised first, lowered last.
+            let text = std::fs::read_to_string(path.join("memory.limit_in_bytes"));
+            let now: i64 = text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(i64::MAX);
+            let rises = limit.is_some_and(|(_, limit)| limit > now);
+            let order = if rises { [swap, limit] } else { [limit, swap] };
+            for (file, value) in order.into_iter().flatten() {
+                write(path, file, value)?;
             }
             if let Some(reservation) = memory.reservation() {
                 write(path, "memory.soft_limit_in_bytes", reservation)?;
