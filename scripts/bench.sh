@@ -4,7 +4,8 @@
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 
-need cc gcc nft nftables ip iproute2 curl curl docker-registry docker-registry nsenter util-linux
+need_to_build
+need nft nftables ip iproute2 curl curl docker-registry docker-registry nsenter util-linux
 say "building"
 cargo build --release -q -p shoal-agent -p shoal-ctl
 cargo bench -q -p shoal-tests --no-run

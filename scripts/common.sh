@@ -32,6 +32,9 @@ need() {
             as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q "${missing[@]}" >/dev/null; }
 }
 
+# What building needs beside the toolchain: the raft crate's messages are compiled by protoc.
+need_to_build() { need cc gcc protoc protobuf-compiler; }
+
 host_triple() { rustc -vV | sed -n 's/^host: //p'; }
 
 command -v cargo >/dev/null || fail "there is no cargo; install a Rust toolchain first"

@@ -3,7 +3,8 @@
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 
-need cc gcc nft nftables curl curl tar tar
+need_to_build
+need nft nftables curl curl tar tar
 dir=${SHOAL_DEMO_DIR:-/tmp/shoal-demo}
 export SHOAL_HOST="unix://$dir/run/shoal.sock"
 

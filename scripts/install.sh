@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 
 prefix=${PREFIX:-/usr/local}
 dest=${DESTDIR:-}
+need_to_build
 need nft nftables
 cargo build --release -q -p shoal-agent -p shoal-ctl
 as_root install -D -m 755 target/release/agent "$dest$prefix/bin/agent"

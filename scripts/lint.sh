@@ -3,7 +3,7 @@
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 
-need cc gcc
+need_to_build
 say "cargo fmt"
 cargo fmt --all --check
 say "cargo clippy"

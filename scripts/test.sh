@@ -3,7 +3,8 @@
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 
-need cc gcc nft nftables ip iproute2 busybox busybox-static curl curl \
+need_to_build
+need nft nftables ip iproute2 busybox busybox-static curl curl \
     docker-registry docker-registry openssl openssl zstd zstd nsenter util-linux
 
 say "building the programs that the tests start"

@@ -4,6 +4,7 @@
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 
+need_to_build
 need qemu-system-x86_64 qemu-system-x86 cpio cpio busybox busybox-static nft nftables ip iproute2 curl curl
 [ "$(uname -m)" = x86_64 ] || fail "the machine that is emulated is an x86_64; this host is not"
 dir=$PWD/target/vm

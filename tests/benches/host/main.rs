@@ -36,7 +36,7 @@ fn main() {
     memory_idle(&mut report, &shoal, docker.as_ref());
     deploys(&mut report, &shoal, docker.as_ref());
     scales(&mut report, &shoal, docker.as_ref());
-    runs(&mut report, &shoal, docker.as_ref());
+    run_and_exec(&mut report, &shoal, docker.as_ref());
     many(&mut report, &shoal);
     pulls(&mut report, &shoal, docker.as_ref());
     report.print();
@@ -93,7 +93,7 @@ fn scales(report: &mut Report, shoal: &Shoal, docker: Option<&Docker>) {
     }
 }
 
-fn runs(report: &mut Report, shoal: &Shoal, docker: Option<&Docker>) {
+fn run_and_exec(report: &mut Report, shoal: &Shoal, docker: Option<&Docker>) {
     let (mut own, mut peer) = (Vec::new(), Vec::new());
     let (mut own_exec, mut peer_exec) = (Vec::new(), Vec::new());
     shoal.run_in_background();
