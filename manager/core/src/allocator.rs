@@ -14,8 +14,9 @@ use shoal_proto::NetworkId;
 use shoal_proto::v1::{EndpointMode, NetworkAttachmentSpec, TaskState};
 
 use crate::context::Context;
-use crate::store::{Attachment, Changes, Network, Service, Store, Task, Vip};
+use crate::store::{Attachment, Changes, Network, Service, Stamped, Store, Task, Vip};
 
+pub(crate) use port::same as same_port;
 pub use port::{PortClash, clash};
 
 /// The allocator's memory between runs: a hint, never the truth.
@@ -32,7 +33,7 @@ impl Allocator {
         self.networks(&mut view, context, changes);
         let mut given = BTreeSet::new();
         for service in store.services().filter(|service| !service.removing) {
-            self.service(&view, service, &mut given, context, changes);
+            self.service(&mut view, service, &mut given, context, changes);
         }
         for task in store.new_tasks() {
             self.task(&view, task, &mut given, context, changes);
@@ -46,19 +47,13 @@ impl Allocator {
             let Some((subnet, gateway)) = subnet::choose(view, &network.spec) else { continue };
             let network =
                 Network { subnet: Some(subnet), gateway: Some(gateway), ..(*network).clone() };
-            let mut one = Changes::default();
-            one.update(context, network.clone());
-            // Networks found after this one in the same run must see its subnet as taken.
-            let version = view.version();
-            if view.apply(version, one.into_vec()).is_ok() {
-                changes.update(context, network);
-            }
+            show(view, network, context, changes);
         }
     }
 
     fn service(
         &mut self,
-        view: &Store,
+        view: &mut Store,
         service: &Arc<Service>,
         given: &mut BTreeSet<(NetworkId, IpAddr)>,
         context: &Context<'_>,
@@ -84,7 +79,7 @@ impl Allocator {
             }
         }
         if vips != service.vips || ports != service.ports {
-            changes.update(context, Service { vips, ports, ..(**service).clone() });
+            show(view, Service { vips, ports, ..(**service).clone() }, context, changes);
         }
     }
 
@@ -164,6 +159,21 @@ impl Allocator {
         })?;
         given.insert((network, address));
         Some(address)
+    }
+}
+
+/// States the change, and makes what comes after it in the same run see what it has taken.
+fn show<T: Stamped + Clone>(
+    view: &mut Store,
+    object: T,
+    context: &Context<'_>,
+    changes: &mut Changes,
+) {
+    let mut one = Changes::default();
+    one.update(context, object.clone());
+    let version = view.version();
+    if view.apply(version, one.into_vec()).is_ok() {
+        changes.update(context, object);
     }
 }
 

@@ -38,10 +38,11 @@ pub(super) fn publish(store: &Store, service: &Service) -> Vec<PortSpec> {
     for (index, wanted) in service.spec.ports.iter().enumerate() {
         let mut port = wanted.clone();
         if port.published_port == 0 && port.mode() == PublishMode::Ingress {
-            let kept = service
-                .ports
-                .get(index)
-                .filter(|old| old.protocol == port.protocol && old.target_port == port.target_port);
+            let kept = service.ports.get(index).filter(|old| {
+                old.published_port != 0
+                    && old.protocol == port.protocol
+                    && old.target_port == port.target_port
+            });
             port.published_port = match kept {
                 Some(old) => old.published_port,
                 None => dynamic(store, service, &ports, &port),
@@ -75,7 +76,7 @@ fn owner<'a>(store: &'a Store, name: &str, port: &PortSpec) -> Option<&'a str> {
 
 /// Two host-mode ports of different services may share a number on different nodes; the scheduler
 /// sees to that.
-fn same(a: &PortSpec, b: &PortSpec) -> bool {
+pub(crate) fn same(a: &PortSpec, b: &PortSpec) -> bool {
     let both_host = a.mode() == PublishMode::Host && b.mode() == PublishMode::Host;
     let any = |ip: &str| ip.is_empty() || ip == "0.0.0.0" || ip == "::";
     let addresses_meet = a.host_ip == b.host_ip || any(&a.host_ip) || any(&b.host_ip);

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use shoal_proto::v1::{PortSpec, ServiceSpec, StackSpec, service_mode};
 
+use crate::allocator::same_port;
 use crate::scheduler::Constraint;
 
 /// Replicas of one service at the most: the size of the default networks' address range times
@@ -72,6 +73,27 @@ pub(super) fn stack(spec: &StackSpec) -> Result<(), SpecError> {
         }
         if !names.insert(service.name.clone()) {
             return Err(broken(&object, "it is there twice"));
+        }
+    }
+    ports_of_services(spec)
+}
+
+/// No port is published by two services of the stack.
+fn ports_of_services(spec: &StackSpec) -> Result<(), SpecError> {
+    let mut published: Vec<(&str, &PortSpec)> = Vec::new();
+    for service in spec.services.iter().filter_map(|declared| declared.spec.as_ref()) {
+        for port in service.ports.iter().filter(|port| port.published_port != 0) {
+            let other = published
+                .iter()
+                .find(|(owner, other)| *owner != service.name && same_port(other, port));
+            if let Some((owner, _)) = other {
+                let (number, protocol) = (port.published_port, port.protocol());
+                let rule = format!(
+                    "port {number}/{protocol} is published by service {owner} of this stack too"
+                );
+                return Err(broken(&format!("service {}", service.name), rule));
+            }
+            published.push((&service.name, port));
         }
     }
     Ok(())

@@ -46,8 +46,9 @@ pub(super) fn reconcile(
 
     let unmet = dependency::unmet(store, service);
     let spec = service.task_spec();
-    let mut budget = UPDATE_PARALLELISM
-        .saturating_sub(wanted.iter().filter(|slot| in_update(service, slots.get(slot))).count());
+    let mut budget = UPDATE_PARALLELISM.saturating_sub(
+        wanted.iter().filter(|slot| in_update(service, slots.get(slot).map(Vec::as_slice))).count(),
+    );
     let mut wake_at = None;
     for slot in wanted {
         let tasks = slots.get(&slot).map(Vec::as_slice).unwrap_or_default();
@@ -92,7 +93,7 @@ fn wanted_slots(replicas: u64, slots: &BTreeMap<Slot, Vec<&Arc<Task>>>) -> BTree
 }
 
 /// Whether the slot is on its way from an older spec to the newest.
-fn in_update(service: &Service, tasks: Option<&Vec<&Arc<Task>>>) -> bool {
+fn in_update(service: &Service, tasks: Option<&[&Arc<Task>]>) -> bool {
     let Some(tasks) = tasks else { return false };
     let current = |task: &&&Arc<Task>| task.spec_version == service.spec_version;
     let has_older = tasks.iter().any(|task| !current(&task));
@@ -157,7 +158,9 @@ impl SlotPass<'_> {
         context: &mut Context<'_>,
         changes: &mut Changes,
     ) -> Option<SystemTime> {
-        let replaces_running = self.live().any(|task| task.state() == TaskState::Running);
+        // A slot whose new task failed keeps its turn.
+        let replaces_running = self.live().any(|task| task.state() == TaskState::Running)
+            && !in_update(self.service, Some(self.tasks));
         if replaces_running {
             if *budget == 0 {
                 return None;

@@ -41,7 +41,9 @@ pub(super) fn decide(policy: &RestartPolicy, last: &Task, now: SystemTime) -> De
     }
     let window = policy.window.as_ref().map(std_duration).filter(|window| !window.is_zero());
     let ended = last.status.since.as_ref().map_or(now, system_time);
-    let lived = ended.duration_since(system_time(&last.meta.created_at)).unwrap_or_default();
+    let created = system_time(&last.meta.created_at);
+    let started = last.not_before.as_ref().map_or(created, |at| created.max(system_time(at)));
+    let lived = ended.duration_since(started).unwrap_or_default();
     let stable = last.state() != TaskState::Rejected && lived >= window.unwrap_or(DEFAULT_WINDOW);
     let failures = if stable { 1 } else { last.failures.saturating_add(1) };
     if policy.max_attempts > 0 && failures > policy.max_attempts {

@@ -67,7 +67,7 @@ fn constraints(task: &Task, load: &NodeLoad<'_>) -> Option<Refusal> {
 
 fn resources(task: &Task, load: &NodeLoad<'_>) -> Option<Refusal> {
     let wanted = task.spec.reservations.as_ref()?;
-    let available = load.available();
+    let available = load.available(task);
     if wanted.nano_cpus > available.nano_cpus {
         return Some(Refusal::Cpu);
     }

@@ -1,12 +1,12 @@
 //! What the tasks on a node take of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shoal_proto::ServiceId;
-use shoal_proto::v1::{PublishMode, Resources};
+use shoal_proto::v1::{PublishMode, Resources, TaskState};
 
-use crate::store::{Node, Store, Task};
+use crate::store::{Node, Slot, Store, Task};
 
 /// A node and what is promised of it.
 pub(super) struct NodeLoad<'a> {
@@ -14,9 +14,16 @@ pub(super) struct NodeLoad<'a> {
     /// Tasks that are not over.
     pub(super) tasks: usize,
     by_service: BTreeMap<ServiceId, usize>,
+    promised: Promised,
+    /// The same, for each slot that has a part in it.
+    by_slot: BTreeMap<(ServiceId, Slot), Promised>,
+    host_ports: BTreeMap<(i32, u32), (ServiceId, Slot)>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Promised {
     nano_cpus: i64,
     memory_bytes: i64,
-    host_ports: BTreeSet<(i32, u32)>,
 }
 
 impl<'a> NodeLoad<'a> {
@@ -25,9 +32,9 @@ impl<'a> NodeLoad<'a> {
             node,
             tasks: 0,
             by_service: BTreeMap::new(),
-            nano_cpus: 0,
-            memory_bytes: 0,
-            host_ports: BTreeSet::new(),
+            promised: Promised::default(),
+            by_slot: BTreeMap::new(),
+            host_ports: BTreeMap::new(),
         };
         for task in store.node_tasks(node.id).filter(|task| task.holds_resources()) {
             load.add(task);
@@ -38,35 +45,53 @@ impl<'a> NodeLoad<'a> {
     pub(super) fn add(&mut self, task: &Task) {
         self.tasks += 1;
         *self.by_service.entry(task.service).or_default() += 1;
+        let slot = (task.service, task.slot);
         if let Some(reserved) = &task.spec.reservations {
-            self.nano_cpus += reserved.nano_cpus;
-            self.memory_bytes += reserved.memory_bytes;
+            for promised in [&mut self.promised, self.by_slot.entry(slot).or_default()] {
+                promised.nano_cpus += reserved.nano_cpus;
+                promised.memory_bytes += reserved.memory_bytes;
+            }
         }
-        self.host_ports.extend(host_ports(task));
+        self.host_ports.extend(host_ports(task).map(|port| (port, slot)));
     }
 
     pub(super) fn of_service(&self, service: ServiceId) -> usize {
         self.by_service.get(&service).copied().unwrap_or(0)
     }
 
-    /// CPU and memory that no reservation has taken.
-    pub(super) fn available(&self) -> Resources {
+    /// CPU and memory that no reservation has taken, or only one that ends before the task starts.
+    pub(super) fn available(&self, task: &Task) -> Resources {
         let total = self.node.description.resources.unwrap_or_default();
+        let slot = (task.service, task.slot);
+        let handed_over = self.by_slot.get(&slot).filter(|_| is_held(task));
+        let handed_over = handed_over.copied().unwrap_or_default();
         Resources {
-            nano_cpus: total.nano_cpus - self.nano_cpus,
-            memory_bytes: total.memory_bytes - self.memory_bytes,
+            nano_cpus: total.nano_cpus - self.promised.nano_cpus + handed_over.nano_cpus,
+            memory_bytes: total.memory_bytes - self.promised.memory_bytes
+                + handed_over.memory_bytes,
             pids: 0,
         }
     }
 
+    /// Whether another has a host port that the task needs, beyond the task's start.
     pub(super) fn has_host_port(&self, task: &Task) -> bool {
-        host_ports(task).any(|port| self.host_ports.contains(&port))
+        let slot = (task.service, task.slot);
+        host_ports(task).any(|port| {
+            let holder = self.host_ports.get(&port);
+            holder.is_some_and(|holder| !(is_held(task) && *holder == slot))
+        })
     }
 }
 
+/// A held task starts only after the older tasks of its slot have ended: what those have, it gets.
+fn is_held(task: &Task) -> bool {
+    task.desired < TaskState::Running
+}
+
+/// Ports in host mode that have a number; the node picks one for the others when it starts the task.
 fn host_ports(task: &Task) -> impl Iterator<Item = (i32, u32)> {
     task.ports
         .iter()
-        .filter(|port| port.mode() == PublishMode::Host)
+        .filter(|port| port.mode() == PublishMode::Host && port.published_port != 0)
         .map(|port| (port.protocol, port.published_port))
 }
