@@ -11,6 +11,7 @@ use std::sync::Arc;
 use ipnet::Ipv4Net;
 use rtnetlink::Handle;
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 use crate::desired::{Desired, Network, PublishedPort};
 use crate::dns::{self, Dns};
@@ -18,6 +19,7 @@ use crate::error::NetworkError;
 use crate::link::{self, Interface};
 use crate::name::Names;
 use crate::proxy::Proxy;
+use crate::ruleset::Rules;
 use crate::{nft, ruleset, sysctl};
 
 /// What an engine works with.
@@ -60,11 +62,15 @@ struct Shared {
     /// Rules, addresses and zones change one state at a time.
     applied: Mutex<Applied>,
     proxy: Mutex<Proxy>,
+    /// Containers whose interfaces are being taken away.
+    detaching: Mutex<BTreeMap<String, JoinHandle<()>>>,
 }
 
 struct Applied {
     /// None until this engine has put its first state in force: a table may be there from before.
-    rules: Option<String>,
+    rules: Option<Rules>,
+    /// There is no table.
+    bare: bool,
     dns: Dns,
 }
 
@@ -83,8 +89,9 @@ impl Engine {
         let shared = Shared {
             names,
             netlink,
-            applied: Mutex::new(Applied { rules: None, dns }),
+            applied: Mutex::new(Applied { rules: None, bare: false, dns }),
             proxy: Mutex::new(Proxy::new()),
+            detaching: Mutex::default(),
             config,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -103,23 +110,44 @@ impl Engine {
     /// The kernel refuses. The state before stays in force then, as far as it can.
     pub async fn apply(&self, desired: &Desired) -> Result<ApplyReport, NetworkError> {
         let mut applied = self.shared.applied.lock().await;
-        let rules = ruleset::script(&self.shared.names, desired, dns::PORT);
-        let unused =
-            desired.networks.is_empty() && applied.rules.as_deref().is_none_or(str::is_empty);
-        if unused {
-            if applied.rules.is_none() {
+        let rules = ruleset::rules(&self.shared.names, desired, dns::PORT);
+        if desired.networks.is_empty() && (applied.bare || applied.rules.is_none()) {
+            if !applied.bare {
                 nft::delete_table(&self.shared.names.table()).await?;
-                applied.rules = Some(String::new());
+                applied.bare = true;
             }
         } else if applied.rules.as_ref() != Some(&rules) {
-            self.ensure_gateways(desired).await?;
-            nft::apply(&rules).await?;
+            self.put_in_force(applied.rules.as_ref(), &rules, desired).await?;
             applied.rules = Some(rules);
+            applied.bare = false;
         }
         applied.dns.apply(desired);
         drop(applied);
         let ports = self.shared.proxy.lock().await.apply(desired).await;
         Ok(ApplyReport { ports })
+    }
+
+    /// Containers come and go by single elements; everything else replaces the table.
+    async fn put_in_force(
+        &self,
+        before: Option<&Rules>,
+        rules: &Rules,
+        desired: &Desired,
+    ) -> Result<(), NetworkError> {
+        if let Some(before) = before.filter(|before| before.is_alike(rules)) {
+            let table = &self.shared.names.table();
+            let keys = |from: &Rules, without: &Rules| -> Vec<Vec<u8>> {
+                from.own.difference(&without.own).map(|own| ruleset::own_key(*own)).collect()
+            };
+            let set = nft::Set { table, name: ruleset::OWN };
+            match nft::change_elements(set, &keys(before, rules), &keys(rules, before)) {
+                Ok(()) => return Ok(()),
+                // Somebody has changed the table: it is made anew.
+                Err(error) => tracing::info!(%error, "the table is not as it was left"),
+            }
+        }
+        self.ensure_gateways(desired).await?;
+        nft::apply(&rules.script()).await
     }
 
     /// The gateway addresses, each with its subnet's route, on the engine's own device.
@@ -170,6 +198,7 @@ impl Engine {
         netns: &Path,
         requests: &[AttachRequest],
     ) -> Result<(), NetworkError> {
+        self.settle(container).await;
         let namespace: OwnedFd = fs::File::open(netns).map_err(NetworkError::io(netns))?.into();
         let way_out = requests.iter().position(|request| !request.network.internal);
         let interfaces: Vec<Interface> = requests
@@ -187,10 +216,11 @@ impl Engine {
         let path = self.record(container);
         fs::write(&path, record.join("\n")).map_err(NetworkError::io(&path))?;
         let attached = self.attach_all(namespace, &interfaces).await;
-        if attached.is_err()
-            && let Err(error) = self.detach(container).await
-        {
-            tracing::warn!(container.id = container, %error, "left over from a failed attach");
+        if attached.is_err() {
+            if let Err(error) = self.detach(container).await {
+                tracing::warn!(container.id = container, %error, "left over from a failed attach");
+            }
+            self.settle(container).await;
         }
         attached
     }
@@ -210,10 +240,11 @@ impl Engine {
         self.shared.config.state_dir.join("containers").join(container)
     }
 
-    /// Takes a container's interfaces away; fine when it has none.
+    /// Takes a container's interfaces away; fine when it has none. The kernel takes tens of
+    /// milliseconds to let go of a device, which happens after the return.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The record of them can't be read.
     pub async fn detach(&self, container: &str) -> Result<(), NetworkError> {
         let path = self.record(container);
         let record = match fs::read_to_string(&path) {
@@ -221,10 +252,36 @@ impl Engine {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(NetworkError::Io { path, source }),
         };
-        for device in record.lines() {
-            link::delete(&self.shared.netlink, device).await?;
+        let mut detaching = self.shared.detaching.lock().await;
+        detaching.retain(|_, work| !work.is_finished());
+        if detaching.contains_key(container) {
+            return Ok(());
         }
-        fs::remove_file(&path).map_err(NetworkError::io(&path))
+        let netlink = self.shared.netlink.clone();
+        let id = container.to_owned();
+        let work = tokio::spawn(async move {
+            for device in record.lines() {
+                if let Err(error) = link::delete(&netlink, device).await {
+                    tracing::warn!(container.id = id, %error, "an interface stays");
+                    return;
+                }
+            }
+            // Only now: an agent that starts anew finds what this one did not get to.
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(container.id = id, %error, "a record of interfaces stays");
+            }
+        });
+        detaching.insert(container.to_owned(), work);
+        Ok(())
+    }
+
+    /// Waits until interfaces of an earlier run, whose names are the same, are gone.
+    async fn settle(&self, container: &str) {
+        let work = self.shared.detaching.lock().await.remove(container);
+        if let Some(work) = work {
+            // What went wrong in it is logged there.
+            let _ = work.await;
+        }
     }
 
     /// The containers that were attached and not detached, by whichever engine.
@@ -256,10 +313,16 @@ impl Engine {
     /// # Errors
     /// The first thing that can't be undone; the rest is undone all the same.
     pub async fn remove_all(&self) -> Result<(), NetworkError> {
+        let pending = std::mem::take(&mut *self.shared.detaching.lock().await);
+        for work in pending.into_values() {
+            // What went wrong in it is logged there.
+            let _ = work.await;
+        }
         let mut applied = self.shared.applied.lock().await;
         self.shared.proxy.lock().await.apply(&Desired::default()).await;
         applied.dns.apply(&Desired::default());
         applied.rules = None;
+        applied.bare = false;
         let table = nft::delete_table(&self.shared.names.table()).await;
         let mut devices = Ok(());
         for (_, device) in link::devices(&self.shared.netlink).await? {

@@ -1,4 +1,7 @@
-//! Runs `nft`: one transaction a call, all or nothing.
+//! Puts rules in force: one transaction a call, all or nothing. Whole tables go through the program
+//! `nft`, single elements of a set straight to the kernel.
+
+mod elements;
 
 use std::process::Stdio;
 
@@ -6,6 +9,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::error::NetworkError;
+
+pub(crate) use elements::{Set, change as change_elements};
 
 /// Whether the program is there and can talk to the kernel.
 pub(crate) async fn check() -> Result<(), NetworkError> {

@@ -8,8 +8,43 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::desired::{Desired, PublishedPort, Service};
 use crate::name::Names;
 
-/// The whole table, replacing what was there.
-pub(crate) fn script(names: &Names, desired: &Desired, dns_port: u16) -> String {
+/// A table's rules. What comes and goes with each container is apart, so that it can change alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rules {
+    /// The whole table but for the elements of [`OWN`].
+    text: String,
+    /// The containers' addresses.
+    pub(crate) own: BTreeSet<Ipv4Addr>,
+}
+
+/// The set of pairs of a container's address with itself: who calls its own service.
+pub(crate) const OWN: &str = "own";
+/// Where in the text that set's elements belong.
+const OWN_ELEMENTS: &str = "OWN_ELEMENTS";
+
+/// An element of [`OWN`].
+pub(crate) fn own_key(address: Ipv4Addr) -> Vec<u8> {
+    [address.octets(), address.octets()].concat()
+}
+
+impl Rules {
+    /// The text of one transaction that replaces what was there.
+    pub(crate) fn script(&self) -> String {
+        let own: Vec<String> =
+            self.own.iter().map(|address| format!("{address} . {address}")).collect();
+        let mut set_text = String::new();
+        set(&mut set_text, &format!("set {OWN}"), "ipv4_addr . ipv4_addr", &own);
+        self.text.replace(OWN_ELEMENTS, &set_text)
+    }
+
+    /// Whether they differ in the containers' addresses alone.
+    pub(crate) fn is_alike(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+/// The rules for a state.
+pub(crate) fn rules(names: &Names, desired: &Desired, dns_port: u16) -> Rules {
     let desired = &desired.sorted();
     let table = names.table();
     let anchor = names.anchor();
@@ -31,12 +66,8 @@ pub(crate) fn script(names: &Names, desired: &Desired, dns_port: u16) -> String 
         .iter()
         .map(|network| format!("{} : {}", network.subnet, network.gateway))
         .collect();
-    let own: Vec<String> = desired
-        .containers
-        .iter()
-        .flat_map(|container| &container.attachments)
-        .map(|attachment| format!("{0} . {0}", attachment.address))
-        .collect();
+    let attachments = desired.containers.iter().flat_map(|container| &container.attachments);
+    let own = attachments.map(|attachment| attachment.address).collect();
     let balance = Balance::of(desired);
 
     let mut text = format!("table ip {table} {{}}\ndelete table ip {table}\ntable ip {table} {{\n");
@@ -44,7 +75,7 @@ pub(crate) fn script(names: &Names, desired: &Desired, dns_port: u16) -> String 
     set(&mut text, "set same_network", "ipv4_addr . ipv4_addr; flags interval", &same);
     set(&mut text, "set internal", "ipv4_addr; flags interval", &internal);
     set(&mut text, "set gateways", "ipv4_addr", &gateways);
-    set(&mut text, "set own", "ipv4_addr . ipv4_addr", &own);
+    text.push_str(OWN_ELEMENTS);
     set(&mut text, "map dns", "ipv4_addr : ipv4_addr . inet_service", &dns);
     set(&mut text, "map gateway_of", "ipv4_addr : ipv4_addr; flags interval", &gateway_of);
     text.push_str(&balance.chains);
@@ -55,7 +86,7 @@ pub(crate) fn script(names: &Names, desired: &Desired, dns_port: u16) -> String 
     set(&mut text, "map published_at", kind, &balance.published_at.elements);
     text.push_str(&CHAINS.replace("ANCHOR", &anchor));
     text.push_str("}\n");
-    text
+    Rules { text, own }
 }
 
 /// What every table has. Established flows keep the translation that they began with.

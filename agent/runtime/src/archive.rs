@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 
+use crate::init::enter_user_namespace;
 use crate::init::mounts::mount_root;
 use crate::plan::Rootfs;
 use crate::sys;
@@ -138,16 +139,21 @@ fn run(files: &Files, archive: &Archive) -> Result<(), String> {
 fn enter(files: &Files, bare: bool) -> Result<(), String> {
     let say = |error: nix::Error| error.to_string();
     let none = None::<&str>;
+    let mut user = None;
     match files {
         Files::Running(pid) => {
+            let link = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/user")).ok();
+            let has_own_users = link(&pid.to_string()) != link("self");
             let handle = sys::pidfd_open(*pid).map_err(|error| error.to_string())?;
-            setns(handle, CloneFlags::CLONE_NEWNS).map_err(say)?;
+            setns(&handle, CloneFlags::CLONE_NEWNS).map_err(say)?;
             if bare {
-                let tree: OwnedFd = sys::clone_mount(Path::new("/")).map_err(|e| e.to_string())?;
+                let tree: OwnedFd =
+                    sys::clone_mount(Path::new("/"), false).map_err(|e| e.to_string())?;
                 nix::unistd::fchdir(tree.as_fd()).map_err(say)?;
             } else {
                 nix::unistd::chdir("/").map_err(say)?;
             }
+            user = has_own_users.then_some(handle);
         }
         Files::Stopped(rootfs, at) => {
             unshare(CloneFlags::CLONE_NEWNS).map_err(say)?;
@@ -157,7 +163,12 @@ fn enter(files: &Files, bare: bool) -> Result<(), String> {
         }
     }
     nix::unistd::chroot(".").map_err(say)?;
-    nix::unistd::chdir("/").map_err(say)
+    nix::unistd::chdir("/").map_err(say)?;
+    match user {
+        // Owners are as the container sees them.
+        Some(handle) => enter_user_namespace(handle.as_fd()),
+        None => Ok(()),
+    }
 }
 
 fn absolute(path: &Path) -> PathBuf {

@@ -226,9 +226,16 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Files that a process is put into the group by; v1 and hybrid hosts only.
-    pub(crate) fn procs_files(&self) -> Vec<PathBuf> {
-        self.paths.iter().map(|(_, path)| path.join("cgroup.procs")).collect()
+    /// The v1 files through which a process with one thread moves itself, by writing 0. Moving
+    /// another process, or a whole one through cgroup.procs, makes the kernel wait for all CPUs.
+    pub(crate) fn tasks_files(&self) -> Vec<PathBuf> {
+        let v1 = self.paths.iter().filter(|(hierarchy, _)| !hierarchy.v2);
+        v1.map(|(_, path)| path.join("tasks")).collect()
+    }
+
+    /// The group in the v2 hierarchy, where there is one: processes are cloned into it.
+    pub(crate) fn v2(&self) -> Option<PathBuf> {
+        self.paths.iter().find(|(hierarchy, _)| hierarchy.v2).map(|(_, path)| path.clone())
     }
 
     /// The file that counts the processes killed for want of memory.
@@ -301,8 +308,8 @@ impl Group {
 
     pub(crate) fn processes(&self) -> Vec<nix::unistd::Pid> {
         let mut pids: Vec<i32> = Vec::new();
-        for file in self.procs_files() {
-            let text = fs::read_to_string(file).unwrap_or_default();
+        for (_, path) in &self.paths {
+            let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
             pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()));
         }
         pids.sort_unstable();

@@ -29,7 +29,7 @@ pub use console::{ConsoleEvent, ConsoleInput, ConsoleReader, ConsoleWriter};
 pub use error::RuntimeError;
 pub use exit::ExitStatus;
 pub use log::reader::{LogEntry, LogQuery, LogReader};
-pub use plan::{ExecMode, ExecRequest, ExecResult, Rootfs};
+pub use plan::{ExecMode, ExecRequest, ExecResult, IdRange, Rootfs};
 pub use runtime::{
     ContainerState, CreateRequest, Created, LogConfig, Namespace, Namespaces, Runtime,
     RuntimeConfig, Seccomp, Streams,

@@ -21,6 +21,24 @@ pub enum Rootfs {
     },
 }
 
+/// The host's ids that a container's are mapped to, from 0 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The host's number of the container's user 0.
+    pub uid: u32,
+    /// The host's number of the container's group 0.
+    pub gid: u32,
+    /// How many users, and how many groups.
+    pub count: u32,
+}
+
+impl IdRange {
+    /// The host's numbers of a user and a group of the container's.
+    pub(crate) fn outside(self, (uid, gid): (u32, u32)) -> (u32, u32) {
+        (self.uid.saturating_add(uid), self.gid.saturating_add(gid))
+    }
+}
+
 /// All that init needs, read once from `plan.json` in the container's folder.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
@@ -41,6 +59,8 @@ pub(crate) struct Plan {
     pub(crate) terminal: bool,
     /// Namespaces of others to join: their files.
     pub(crate) join: Vec<PathBuf>,
+    /// Users and groups are those of a user namespace; none: the host's.
+    pub(crate) ids: Option<IdRange>,
     /// See its own cgroup as the topmost.
     pub(crate) cgroup_namespace: bool,
     /// Confinement by AppArmor: a profile's name; empty: none.

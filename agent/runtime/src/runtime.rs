@@ -21,7 +21,7 @@ use crate::cgroup::{CgroupMode, Cgroups, Group, Usage};
 use crate::console::{self, ConsoleReader, ConsoleWriter};
 use crate::error::RuntimeError;
 use crate::exit::ExitStatus;
-use crate::plan::{ExecRequest, ExecResult, Plan, Rootfs};
+use crate::plan::{ExecRequest, ExecResult, IdRange, Plan, Rootfs};
 use crate::protocol::{self, Request};
 use crate::seccomp::{self, Program};
 use crate::shim::{NAME, Settings, StreamSettings};
@@ -128,6 +128,8 @@ pub struct Namespaces {
     pub uts: Namespace,
     /// Control groups.
     pub cgroup: Namespace,
+    /// Users and groups: the host's that its own are mapped to; none: they are the host's.
+    pub user: Option<IdRange>,
 }
 
 /// A container that is set up and not started.
@@ -258,12 +260,6 @@ impl Runtime {
         group: &Group,
         request: &CreateRequest,
     ) -> Result<Settings, RuntimeError> {
-        let v2 = self.cgroup_mode() == CgroupMode::V2;
-        let mut procs = group.procs_files();
-        let cgroup = match v2.then(|| procs.pop()).flatten() {
-            Some(file) => file.parent().map(Path::to_owned).unwrap_or_default(),
-            None => PathBuf::new(),
-        };
         let Namespaces { network, pid, ipc, uts, .. } = &request.namespaces;
         let made =
             [(network, libc::CLONE_NEWNET), (ipc, libc::CLONE_NEWIPC), (uts, libc::CLONE_NEWUTS)];
@@ -287,8 +283,9 @@ impl Runtime {
             },
             namespaces: own.fold(libc::CLONE_NEWNS as u64, |set, (_, flag)| set | *flag as u64),
             oom_file: group.oom_file().unwrap_or_default(),
-            cgroup,
-            procs,
+            cgroup: group.v2().unwrap_or_default(),
+            tasks: group.tasks_files(),
+            ids: request.namespaces.user,
         })
     }
 
@@ -341,6 +338,7 @@ impl Runtime {
             init: request.init,
             terminal: request.streams.terminal,
             join,
+            ids: request.namespaces.user,
             cgroup_namespace: *cgroup == Namespace::Private,
             apparmor: request.apparmor,
             label: request.label,

@@ -8,6 +8,7 @@ mod client;
 mod exec;
 mod relay;
 mod server;
+pub(crate) mod user_namespace;
 
 use std::ffi::OsString;
 use std::fs;
@@ -25,6 +26,7 @@ use nix::unistd::pipe2;
 use crate::exit::ExitStatus;
 use crate::init;
 use crate::log::sink::Sink;
+use crate::plan::IdRange;
 use crate::protocol;
 use crate::sys::{self, Forked};
 use relay::{Relay, Streams, Token};
@@ -71,13 +73,33 @@ pub(crate) struct Settings {
     pub(crate) namespaces: u64,
     /// Counts processes killed for want of memory.
     pub(crate) oom_file: PathBuf,
-    /// The v2 group to clone into; empty on v1 and hybrid hosts.
+    /// The host's ids that the container's are mapped to; none: they are the host's.
+    pub(crate) ids: Option<IdRange>,
+    /// The v2 group to clone into; empty on hosts with v1 alone.
     pub(crate) cgroup: PathBuf,
-    /// Files to write init's pid to.
-    pub(crate) procs: Vec<PathBuf>,
+    /// The v1 files that a process enters the container's groups through.
+    pub(crate) tasks: Vec<PathBuf>,
 }
 
 impl Settings {
+    /// The v2 group of the container, open.
+    fn open_cgroup(&self) -> Result<Option<fs::File>, String> {
+        if self.cgroup.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        let opened = fs::File::open(&self.cgroup);
+        opened.map(Some).map_err(|error| format!("open cgroup {}: {error}", self.cgroup.display()))
+    }
+
+    /// Moves this process, which has one thread, into the container's v1 groups.
+    pub(crate) fn enter_v1_groups(&self) -> Result<(), String> {
+        for file in &self.tasks {
+            fs::write(file, "0")
+                .map_err(|error| format!("enter cgroup {}: {error}", file.display()))?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn to_args(&self) -> Vec<OsString> {
         let mut args: Vec<OsString> = vec![
             self.dir.clone().into(),
@@ -89,9 +111,13 @@ impl Settings {
             self.pid_namespace.clone().into(),
             self.namespaces.to_string().into(),
             self.oom_file.clone().into(),
+            self.ids
+                .map(|ids| format!("{}:{}:{}", ids.uid, ids.gid, ids.count))
+                .unwrap_or_default()
+                .into(),
             self.cgroup.clone().into(),
         ];
-        args.extend(self.procs.iter().map(|path| path.clone().into()));
+        args.extend(self.tasks.iter().map(|path| path.clone().into()));
         args
     }
 
@@ -105,8 +131,14 @@ impl Settings {
         let pid_namespace = args.next()?.into();
         let namespaces = args.next()?.to_str()?.parse().ok()?;
         let oom_file = args.next()?.into();
+        let ids = args.next()?.into_string().ok()?;
+        let mut ids = ids.split(':').map(|number| number.parse().ok());
+        let ids = match (ids.next().flatten(), ids.next().flatten(), ids.next().flatten()) {
+            (Some(uid), Some(gid), Some(count)) => Some(IdRange { uid, gid, count }),
+            _ => None,
+        };
         let cgroup = args.next()?.into();
-        let procs = args.map(PathBuf::from).collect();
+        let tasks = args.map(PathBuf::from).collect();
         Some(Self {
             dir,
             log,
@@ -117,8 +149,9 @@ impl Settings {
             pid_namespace,
             namespaces,
             oom_file,
+            ids,
             cgroup,
-            procs,
+            tasks,
         })
     }
 }
@@ -163,6 +196,7 @@ pub(crate) fn run_if_asked() {
 struct Shim<'a> {
     settings: &'a Settings,
     init: libc::pid_t,
+    is_reaped: bool,
     /// Words to init; gone once it has started.
     words: Option<fs::File>,
     /// Init's reports.
@@ -191,11 +225,16 @@ impl<'a> Shim<'a> {
         let (words_in, words) = make_pipe()?;
         let (report, report_out) = UnixStream::pair().map_err(say("make a socket"))?;
         let Pipes { inner, outer } = Pipes::new(settings.streams)?;
-        let cgroup = match settings.cgroup.as_os_str().is_empty() {
-            true => None,
-            false => Some(fs::File::open(&settings.cgroup).map_err(say("open the cgroup"))?),
-        };
+        let cgroup = settings.open_cgroup()?;
         let mut namespaces = settings.namespaces;
+        let user = match settings.ids {
+            Some(ids) => {
+                let owned = user_namespace::owned(namespaces);
+                namespaces &= !owned;
+                Some(user_namespace::make(ids, owned)?)
+            }
+            None => None,
+        };
         match settings.pid_namespace.as_os_str() {
             path if path.is_empty() => namespaces |= libc::CLONE_NEWPID as u64,
             path if path == "/" => {}
@@ -210,16 +249,17 @@ impl<'a> Shim<'a> {
             Forked::Child => {
                 drop((words, report, outer, listener, cgroup, signals, sink));
                 inner.take_over();
-                init::run(&settings.dir, words_in, report_out)
+                init::run(settings, words_in, report_out, user)
             }
             Forked::Parent(pid) => pid,
         };
-        drop((words_in, report_out, inner));
+        drop((words_in, report_out, inner, user));
         let mut relay = Relay::new(outer, Some(sink)).map_err(say_nix("set up a pipe"))?;
         relay.input_once = settings.streams.stdin_once;
         let mut shim = Self {
             settings,
             init,
+            is_reaped: false,
             words: Some(words.into()),
             report,
             listener,
@@ -237,13 +277,8 @@ impl<'a> Shim<'a> {
         }
     }
 
-    /// Puts init into its groups and waits until it has set itself up.
+    /// Waits until init has set itself up.
     fn finish_create(&mut self) -> Result<(), String> {
-        for file in &self.settings.procs {
-            fs::write(file, self.init.to_string())
-                .map_err(|error| format!("enter cgroup {}: {error}", file.display()))?;
-        }
-        self.tell_init().map_err(|error| format!("init is gone: {error}"))?;
         match sys::receive_descriptor(&self.report) {
             Ok((Some(init::READY), terminal)) => match terminal {
                 Some(terminal) => {
@@ -257,13 +292,15 @@ impl<'a> Shim<'a> {
                 let _ = self.report.read_to_string(&mut message);
                 Err(message)
             }
-            _ => Err(format!("init ended while it set up{}", self.why_it_ended())),
+            Ok((None, _)) => Err(format!("init ended while it set up{}", self.why_it_ended())),
+            Err(error) => Err(format!("hear from init: {error}")),
         }
     }
 
-    fn why_it_ended(&self) -> String {
-        match waitpid(nix::unistd::Pid::from_raw(self.init), None) {
-            Ok(WaitStatus::Signaled(_, signal, _)) => format!(" (killed by {signal})"),
+    /// Ends init, should it still be there, and says how it had ended before that.
+    fn why_it_ended(&mut self) -> String {
+        match self.kill_init() {
+            Some(WaitStatus::Signaled(_, signal, _)) => format!(" (killed by {signal})"),
             _ => String::new(),
         }
     }
@@ -275,13 +312,15 @@ impl<'a> Shim<'a> {
         }
     }
 
-    fn kill_init(&self) {
-        // Gone already is as good.
-        let _ = nix::sys::signal::kill(
-            nix::unistd::Pid::from_raw(self.init),
-            nix::sys::signal::SIGKILL,
-        );
-        let _ = waitpid(nix::unistd::Pid::from_raw(self.init), None);
+    /// Once it is reaped, its number may be another process's.
+    fn kill_init(&mut self) -> Option<WaitStatus> {
+        if std::mem::replace(&mut self.is_reaped, true) {
+            return None;
+        }
+        let init = nix::unistd::Pid::from_raw(self.init);
+        // Gone already is as good: it keeps the status that it had.
+        let _ = nix::sys::signal::kill(init, nix::sys::signal::SIGKILL);
+        waitpid(init, None).ok()
     }
 
     fn run(mut self) {

@@ -410,6 +410,64 @@ pub(crate) fn send_descriptor(
     Ok(())
 }
 
+/// `struct mount_attr` of the kernel.
+#[repr(C)]
+#[derive(Default)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+fn set_mount_attributes(
+    mounted: BorrowedFd<'_>,
+    depth: libc::c_int,
+    attributes: &MountAttributes,
+) -> io::Result<()> {
+    // SAFETY: the path is empty, and `attributes` has the layout and length that are said.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mounted.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | depth,
+            std::ptr::from_ref(attributes),
+            size_of::<MountAttributes>(),
+        )
+    })?;
+    Ok(())
+}
+
+/// Maps the owners of a mount that is attached nowhere: what user 0 owns on disk, user 0 of the
+/// user namespace owns in it (mount_setattr(2), "ID-mapped mounts"; on overlayfs' layers Linux 5.19).
+pub(crate) fn map_owners(mounted: BorrowedFd<'_>, user: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = MountAttributes {
+        set: libc::MOUNT_ATTR_IDMAP,
+        user_namespace: user.as_raw_fd() as u64,
+        ..MountAttributes::default()
+    };
+    set_mount_attributes(mounted, 0, &attributes)
+}
+
+/// Attaches a mount where an open file or folder is.
+pub(crate) fn attach_mount(mounted: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    const FROM_EMPTY_PATH: libc::c_uint = 0x4;
+    const TO_EMPTY_PATH: libc::c_uint = 0x40;
+    // SAFETY: the paths are empty C strings.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mounted.as_raw_fd(),
+            c"".as_ptr(),
+            target.as_raw_fd(),
+            c"".as_ptr(),
+            FROM_EMPTY_PATH | TO_EMPTY_PATH,
+        )
+    })?;
+    Ok(())
+}
+
 /// Adds restrictions to a mount and, where asked, to all below it (mount_setattr(2), Linux 5.12):
 /// a read-only bind of a folder is read-only in what is mounted inside it too. Older kernels
 /// restrict the topmost alone.
@@ -418,14 +476,7 @@ pub(crate) fn restrict_mount(
     flags: MsFlags,
     recursive: bool,
 ) -> io::Result<()> {
-    #[repr(C)]
-    struct Attributes {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        user_namespace: u64,
-    }
-    let mut attributes = Attributes { set: 0, clear: 0, propagation: 0, user_namespace: 0 };
+    let mut attributes = MountAttributes::default();
     for (flag, attribute) in [
         (MsFlags::MS_RDONLY, libc::MOUNT_ATTR_RDONLY),
         (MsFlags::MS_NOSUID, libc::MOUNT_ATTR_NOSUID),
@@ -448,17 +499,7 @@ pub(crate) fn restrict_mount(
         attributes.set |= access_time;
     }
     let depth = if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is empty, and `attributes` has the layout and length that are said.
-    let set = check(unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mounted.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH | depth,
-            &raw const attributes,
-            size_of::<Attributes>(),
-        )
-    });
+    let set = set_mount_attributes(mounted, depth, &attributes);
     match set {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {
             let path = format!("/proc/self/fd/{}", mounted.as_raw_fd());
@@ -477,11 +518,12 @@ pub(crate) fn set_domain_name(name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A copy of one mount, without those below it, that is attached nowhere.
-pub(crate) fn clone_mount(path: &Path) -> io::Result<OwnedFd> {
+/// A copy of a mount, where asked with those below it, that is attached nowhere.
+pub(crate) fn clone_mount(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
     const OPEN_TREE_CLONE: libc::c_uint = 1;
     let path = c_path(path)?;
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint;
+    let depth = if recursive { libc::AT_RECURSIVE as libc::c_uint } else { 0 };
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint | depth;
     // SAFETY: the path is a C string; the descriptor is new and ours.
     let fd =
         check(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;

@@ -6,7 +6,7 @@ use crate::desired::{Attachment, Container, Endpoint, Network, PortMode, Protoco
 use ipnet::Ipv4Net;
 
 fn rules(desired: &Desired) -> String {
-    script(&Names::new(""), desired, 5453)
+    super::rules(&Names::new(""), desired, 5453).script()
 }
 
 #[track_caller]

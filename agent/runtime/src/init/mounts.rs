@@ -16,23 +16,31 @@ use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
 use nix::unistd::symlinkat;
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount};
 
-use super::copy;
-use crate::plan::{Plan, Rootfs};
+use super::{copy, ownership};
+use crate::plan::{IdRange, Plan, Rootfs};
 use crate::spec::COPY_UP;
-use crate::sys::open_in_root;
+use crate::sys::{attach_mount, clone_mount, map_owners, open_in_root};
 
 const NONE: Option<&str> = None;
 
 /// Mounts everything and makes the container's root this process's root.
-pub(super) fn set_up(dir: &Path, plan: &Plan) -> Result<(), String> {
+pub(super) fn set_up(dir: &Path, plan: &Plan, user: Option<BorrowedFd<'_>>) -> Result<(), String> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .map_err(|error| format!("make mounts private: {error}"))?;
     let root = dir.join("rootfs");
-    mount_root(&root, &plan.rootfs)?;
+    match (plan.ids, user) {
+        (Some(ids), Some(user)) => {
+            let mapped = ownership::map_layers(&plan.rootfs, &dir.join("layers"), user)?;
+            // All that is made from here on is the container's root's.
+            ownership::make_as(ids)?;
+            mount_root(&root, &mapped)?;
+        }
+        _ => mount_root(&root, &plan.rootfs)?,
+    }
     let handle = File::open(&root).map_err(|error| format!("open {}: {error}", root.display()))?;
     for mount in plan.spec.mounts().iter().flatten() {
         let target = mount.destination().display();
-        mount_one(handle.as_fd(), mount, plan).map_err(|error| match mount.source() {
+        mount_one(handle.as_fd(), mount, plan, user).map_err(|error| match mount.source() {
             Some(source) => format!("mount {} at {target}: {error}", source.display()),
             None => format!("mount {target}: {error}"),
         })?;
@@ -40,7 +48,7 @@ pub(super) fn set_up(dir: &Path, plan: &Plan) -> Result<(), String> {
     make_devices(handle.as_fd()).map_err(|error| format!("make /dev: {error}"))?;
     let linux = plan.spec.linux().as_ref();
     for device in linux.and_then(|linux| linux.devices().as_ref()).into_iter().flatten() {
-        make_device(handle.as_fd(), device)
+        make_device(handle.as_fd(), device, plan.ids)
             .map_err(|error| format!("make device {}: {error}", device.path().display()))?;
     }
     switch_root(&handle).map_err(|error| format!("switch the root: {error}"))
@@ -69,7 +77,7 @@ pub(crate) fn mount_root(root: &Path, rootfs: &Rootfs) -> Result<(), String> {
     std::env::set_current_dir("/").map_err(|error| format!("leave {}: {error}", common.display()))
 }
 
-fn common_folder(paths: &[PathBuf]) -> PathBuf {
+pub(super) fn common_folder(paths: &[PathBuf]) -> PathBuf {
     let first = paths.first().and_then(|path| path.parent()).unwrap_or(Path::new("/"));
     let shared = |folder: &&Path| paths.iter().all(|path| path.starts_with(folder));
     first.ancestors().find(shared).unwrap_or(Path::new("/")).to_owned()
@@ -80,7 +88,12 @@ fn by_fd(fd: &impl AsRawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
-fn mount_one(root: BorrowedFd<'_>, entry: &Mount, plan: &Plan) -> io::Result<()> {
+fn mount_one(
+    root: BorrowedFd<'_>,
+    entry: &Mount,
+    plan: &Plan,
+    user: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
     let kind = entry.typ().as_deref().unwrap_or("bind");
     let options = Options::parse(entry.options().iter().flatten().map(String::as_str));
     if kind == "cgroup" {
@@ -103,7 +116,14 @@ fn mount_one(root: BorrowedFd<'_>, entry: &Mount, plan: &Plan) -> io::Result<()>
         copy::fill(&by_fd(&image), &by_fd(&volume))?;
     }
     let recursive = options.flags & MsFlags::MS_REC;
-    mount(Some(source), &by_fd(&target), NONE, MsFlags::MS_BIND | recursive, NONE)?;
+    match user.filter(|_| options.map_owners) {
+        Some(user) => {
+            let tree = clone_mount(source, !recursive.is_empty())?;
+            map_owners(tree.as_fd(), user)?;
+            attach_mount(tree.as_fd(), target.as_fd())?;
+        }
+        None => mount(Some(source), &by_fd(&target), NONE, MsFlags::MS_BIND | recursive, NONE)?,
+    }
     // The target's descriptor is of what is now covered: open what covers it.
     let mounted = open_in_root(root, entry.destination(), libc::O_PATH)?;
     let propagation = options.propagation.unwrap_or(MsFlags::MS_PRIVATE | MsFlags::MS_REC);
@@ -120,13 +140,20 @@ struct Options {
     flags: MsFlags,
     propagation: Option<MsFlags>,
     copy_up: bool,
+    /// In a user namespace, its users own what theirs own on disk.
+    map_owners: bool,
     data: Vec<String>,
 }
 
 impl Options {
     fn parse<'a>(options: impl Iterator<Item = &'a str>) -> Self {
-        let mut parsed =
-            Self { flags: MsFlags::empty(), propagation: None, copy_up: false, data: Vec::new() };
+        let mut parsed = Self {
+            flags: MsFlags::empty(),
+            propagation: None,
+            copy_up: false,
+            map_owners: false,
+            data: Vec::new(),
+        };
         for option in options {
             let flag = match option {
                 "ro" => MsFlags::MS_RDONLY,
@@ -142,6 +169,10 @@ impl Options {
                 "rw" | "defaults" | "suid" | "dev" | "exec" | "async" => MsFlags::empty(),
                 COPY_UP => {
                     parsed.copy_up = true;
+                    continue;
+                }
+                "idmap" => {
+                    parsed.map_owners = true;
                     continue;
                 }
                 _ => match propagation(option) {
@@ -271,7 +302,7 @@ fn make_devices(root: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// A device of the host's. One that is there already, as /dev/null is, stays.
-fn make_device(root: BorrowedFd<'_>, device: &LinuxDevice) -> io::Result<()> {
+fn make_device(root: BorrowedFd<'_>, device: &LinuxDevice, ids: Option<IdRange>) -> io::Result<()> {
     let path = device.path();
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
@@ -290,7 +321,8 @@ fn make_device(root: BorrowedFd<'_>, device: &LinuxDevice) -> io::Result<()> {
     }
     let follow = nix::sys::stat::FchmodatFlags::FollowSymlink;
     nix::sys::stat::fchmodat(&folder, name, mode, follow)?;
-    let (uid, gid) = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+    let owner = (device.uid().unwrap_or(0), device.gid().unwrap_or(0));
+    let (uid, gid) = ids.map_or(owner, |ids| ids.outside(owner));
     let no_follow = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
     Ok(nix::unistd::fchownat(&folder, name, Some(uid.into()), Some(gid.into()), no_follow)?)
 }

@@ -18,7 +18,7 @@ use super::client::Client;
 use super::relay::{Relay, Streams, Token};
 use super::{Pipes, Settings, StreamSettings, exit_status, make_pipe, wait_for};
 use crate::init::process::{self, ExecFailure};
-use crate::init::terminal;
+use crate::init::{enter_user_namespace, terminal};
 use crate::plan::{ExecMode, ExecRequest, ExecResult, Plan};
 use crate::protocol;
 use crate::sys::{self, Forked};
@@ -79,8 +79,8 @@ fn exec(
     let request: ExecRequest =
         serde_json::from_slice(payload).map_err(|error| format!("exec request: {error}"))?;
     let plan = read_plan(&settings.dir)?;
-    enter(settings, init)?;
-    let (running, failure) = start(&plan, &request)?;
+    let container = enter(settings, init)?;
+    let (running, failure) = start(&container, &plan, &request)?;
     let mut failed = Vec::new();
     // Empty when the exec succeeded: the pipe closed with it.
     let _ = fs::File::from(failure).read_to_end(&mut failed);
@@ -109,7 +109,11 @@ fn exec(
     }
 }
 
-fn start(plan: &Plan, request: &ExecRequest) -> Result<(Running, OwnedFd), String> {
+fn start(
+    container: &Entered,
+    plan: &Plan,
+    request: &ExecRequest,
+) -> Result<(Running, OwnedFd), String> {
     let (failure, failure_in) = make_pipe()?;
     let settings =
         StreamSettings { terminal: request.terminal, stdin: request.stdin, stdin_once: true };
@@ -118,7 +122,9 @@ fn start(plan: &Plan, request: &ExecRequest) -> Result<(Running, OwnedFd), Strin
         true => Some(terminal::open(request.size)?),
         false => None,
     };
-    let forked = sys::fork().map_err(|error| format!("no process for the exec: {error}"))?;
+    let cgroup = container.cgroup.as_ref().map(AsFd::as_fd);
+    let forked =
+        sys::clone3(0, cgroup).map_err(|error| format!("no process for the exec: {error}"))?;
     let Forked::Parent(command) = forked else {
         drop((outer, failure));
         let _ = nix::unistd::setsid();
@@ -132,7 +138,11 @@ fn start(plan: &Plan, request: &ExecRequest) -> Result<(Running, OwnedFd), Strin
             }
             None => inner.take_over(),
         }
-        let failed = match process::prepare_exec(plan, request) {
+        let prepared = process::prepare_exec(plan, request).and_then(|prepared| {
+            container.enter_the_rest(plan)?;
+            Ok(prepared)
+        });
+        let failed = match prepared {
             Ok(prepared) => prepared.exec(),
             Err(message) => ExecFailure { code: 126, message },
         };
@@ -161,25 +171,40 @@ fn read_plan(dir: &Path) -> Result<Plan, String> {
     serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// Joins the container's cgroups, then its namespaces; the pid namespace is that of children.
-fn enter(settings: &Settings, init: libc::pid_t) -> Result<(), String> {
-    let own = std::process::id().to_string();
-    for file in &settings.procs {
-        fs::write(file, &own).map_err(|error| format!("enter {}: {error}", file.display()))?;
-    }
-    if !settings.cgroup.as_os_str().is_empty() {
-        let file = settings.cgroup.join("cgroup.procs");
-        fs::write(&file, &own).map_err(|error| format!("enter {}: {error}", file.display()))?;
-    }
+/// A container that this process is in, but for what only the command enters.
+struct Entered {
+    /// Its first process.
+    handle: OwnedFd,
+    /// Its group in the v2 hierarchy.
+    cgroup: Option<fs::File>,
+}
+
+/// Joins the container's v1 groups, then its namespaces; the pid namespace is that of children.
+fn enter(settings: &Settings, init: libc::pid_t) -> Result<Entered, String> {
+    settings.enter_v1_groups()?;
+    let cgroup = settings.open_cgroup()?;
     let handle =
         sys::pidfd_open(init).map_err(|error| format!("the container is gone: {error}"))?;
     let namespaces = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWCGROUP;
-    setns(handle, namespaces).map_err(|error| format!("enter the container: {error}"))
+        | CloneFlags::CLONE_NEWPID;
+    setns(&handle, namespaces).map_err(|error| format!("enter the container: {error}"))?;
+    Ok(Entered { handle, cgroup })
+}
+
+impl Entered {
+    /// The cgroup namespace, in which the shim's own group, where the command comes from, is out
+    /// of sight; then the user namespace, in which it has no more rights than the container.
+    fn enter_the_rest(&self, plan: &Plan) -> Result<(), String> {
+        setns(&self.handle, CloneFlags::CLONE_NEWCGROUP)
+            .map_err(|error| format!("enter the container's cgroup namespace: {error}"))?;
+        match plan.ids {
+            Some(_) => enter_user_namespace(self.handle.as_fd()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Until the command ends; what it leaves running in the background is not waited for.

@@ -3,10 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // it is all test
 
+mod failures;
+mod user_namespace;
+
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -19,6 +23,9 @@ use shoal_runtime::{
 
 fn main() -> ExitCode {
     shoal_runtime::run_if_shim();
+    if let Some(code) = failures::run_if_asked() {
+        return code;
+    }
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
     if std::env::args().any(|arg| arg == "--list") {
         for (name, _) in TESTS {
@@ -89,45 +96,50 @@ const TESTS: &[(&str, Test)] = &[
     ("paused_processes_stand_still", paused_processes_stand_still),
     ("namespaces_are_shared_where_asked", namespaces_are_shared_where_asked),
     ("many_at_once", many_at_once),
+    ("root_inside_is_nobody_outside", user_namespace::root_inside_is_nobody_outside),
+    ("rights_end_at_the_namespace", user_namespace::rights_end_at_the_namespace),
+    ("a_volume_belongs_to_the_users_inside", user_namespace::a_volume_belongs_to_the_users_inside),
+    ("execs_and_terminals_are_inside_too", user_namespace::execs_and_terminals_are_inside_too),
+    ("every_failing_step_leaves_nothing", failures::every_failing_step_leaves_nothing),
 ];
 
 struct Fixture {
-    dir: tempfile::TempDir,
+    dir: Folder,
     runtime: Runtime,
-    tokio: tokio::runtime::Runtime,
+    tokio: LazyLock<tokio::runtime::Runtime>,
     parent: String,
+}
+
+/// A folder of this fixture's, or of the process that has started this one.
+enum Folder {
+    Own(tempfile::TempDir),
+    Given(PathBuf),
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Own(dir) => dir.path(),
+            Self::Given(path) => path,
+        }
+    }
 }
 
 impl Fixture {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("image");
-        for folder in ["bin", "etc", "tmp", "usr/bin"] {
-            fs::create_dir_all(root.join(folder)).unwrap();
-        }
-        fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
-        for name in [
-            "sh", "sleep", "cat", "id", "true", "false", "ps", "mount", "hostname", "ls", "chroot",
-            "mknod", "dd", "kill", "touch", "env", "yes", "head", "stty", "test", "readlink",
-            "grep", "tr",
-        ] {
-            std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
-        }
-        fs::write(
-            root.join("etc/passwd"),
-            "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n",
-        )
-        .unwrap();
-        fs::write(root.join("etc/group"), "root:x:0:\nwww:x:34:\nlogs:x:4:web\n").unwrap();
-        fs::write(root.join("bin/plain"), "not executable").unwrap();
+        make_image(&dir.path().join("image"));
         let parent = format!("shoal-test-{}", std::process::id());
+        Self::with(Folder::Own(dir), parent)
+    }
+
+    fn at(dir: &Path, parent: &str) -> Self {
+        Self::with(Folder::Given(dir.to_owned()), parent.to_owned())
+    }
+
+    fn with(dir: Folder, parent: String) -> Self {
         let runtime = open(dir.path(), &parent);
-        let tokio = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
-        Self { dir, runtime, tokio, parent }
+        Self { dir, runtime, tokio: LazyLock::new(tokio_runtime), parent }
     }
 
     fn request(
@@ -217,6 +229,29 @@ impl Fixture {
         }
         groups.is_empty() && left.is_empty()
     }
+}
+
+fn tokio_runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(2).enable_all().build().unwrap()
+}
+
+fn make_image(root: &Path) {
+    for folder in ["bin", "etc", "tmp", "usr/bin"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
+    for name in [
+        "sh", "sleep", "cat", "id", "true", "false", "ps", "mount", "hostname", "ls", "chroot",
+        "mknod", "dd", "kill", "touch", "env", "yes", "head", "stty", "test", "readlink", "grep",
+        "tr",
+    ] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
+    }
+    let users = "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n";
+    fs::write(root.join("etc/passwd"), users).unwrap();
+    fs::write(root.join("etc/group"), "root:x:0:\nwww:x:34:\nlogs:x:4:web\n").unwrap();
+    fs::write(root.join("bin/plain"), "not executable").unwrap();
 }
 
 fn open(dir: &Path, parent: &str) -> Runtime {
@@ -663,7 +698,7 @@ fn namespaces_are_shared_where_asked(fixture: &Fixture) {
     let of = || Namespace::Of("first".to_owned());
     let (code, output) = fixture.sh(line, |request| {
         request.namespaces =
-            Namespaces { network: of(), pid: of(), ipc: of(), uts: of(), cgroup: of() };
+            Namespaces { network: of(), pid: of(), ipc: of(), uts: of(), cgroup: of(), user: None };
         request.spec.set_hostname(None);
     });
     assert_eq!(code, 0, "{output}");
@@ -673,8 +708,14 @@ fn namespaces_are_shared_where_asked(fixture: &Fixture) {
     assert!(!output.contains(&link(&first, "mnt")), "{output}");
     let (code, output) = fixture.sh(line, |request| {
         let host = || Namespace::Host;
-        request.namespaces =
-            Namespaces { network: host(), pid: host(), ipc: host(), uts: host(), cgroup: host() };
+        request.namespaces = Namespaces {
+            network: host(),
+            pid: host(),
+            ipc: host(),
+            uts: host(),
+            cgroup: host(),
+            user: None,
+        };
         request.spec.set_hostname(None);
     });
     assert_eq!(code, 0, "{output}");
