@@ -51,6 +51,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
 
+    /// Run containers in user namespaces, as dockerd's option of that name: default, FIRST:COUNT, or
+    /// a user whose subordinate ids are taken; --userns host leaves a container out
+    #[arg(long, value_name = "IDS")]
+    userns_remap: Option<String>,
+
     /// What to log: error, warn, info, debug, trace, or a filter such as info,shoal_network=debug
     /// [default: info]
     #[arg(long, value_name = "LEVEL")]
@@ -71,6 +76,7 @@ struct File {
     listen: Option<SocketAddr>,
     advertise: Option<String>,
     group: Option<String>,
+    userns_remap: Option<String>,
     log: Option<String>,
     certs_dir: Option<PathBuf>,
     #[serde(default)]
@@ -99,6 +105,7 @@ pub(crate) struct Config {
     pub(crate) listen_is_default: bool,
     pub(crate) advertise: Option<String>,
     pub(crate) group: Option<String>,
+    pub(crate) userns_remap: Option<String>,
     pub(crate) log: String,
     pub(crate) certs_dir: PathBuf,
     pub(crate) registries: BTreeMap<String, Registry>,
@@ -122,6 +129,7 @@ impl Arguments {
             listen_is_default: listen.is_none(),
             advertise: self.advertise.or(file.advertise),
             group: self.group.or(file.group),
+            userns_remap: self.userns_remap.or(file.userns_remap),
             log: self.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
             certs_dir: file.certs_dir.unwrap_or_else(|| CERTS_DIR.into()),
             registries: file.registries,

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{ContainersApi, ImagesApi};
 use crate::config::Config;
+use crate::container::Users;
 use crate::identity::Identity;
 use crate::node::{Fabric, Node, Reports, Shared, StatusStore, Volumes};
 use crate::session::{self, Managers};
@@ -142,6 +143,8 @@ async fn open_node(config: &Config, identity: &Identity) -> anyhow::Result<Node>
         images,
         network,
         fabric,
+        users: Users::of(config.userns_remap.as_deref())
+            .map_err(|error| anyhow::anyhow!("userns-remap: {error}"))?,
         volumes: Volumes::open(config.data_dir.join("volumes"))?,
         reports: Reports::default(),
         statuses,

@@ -13,6 +13,8 @@ use shoal_network::Engine;
 use shoal_proto::NodeId;
 use shoal_runtime::Runtime;
 
+use crate::container::Users;
+
 pub(crate) use fabric::{Fabric, Local};
 pub(crate) use reports::Reports;
 pub(crate) use status::StatusStore;
@@ -34,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) network: Engine,
     pub(crate) fabric: Fabric,
     pub(crate) volumes: Volumes,
+    pub(crate) users: Users,
     pub(crate) reports: Reports,
     pub(crate) statuses: StatusStore,
 }

@@ -5,6 +5,7 @@
 //! is the good news.
 
 mod copy;
+pub(crate) mod hooks;
 pub(crate) mod mounts;
 mod ownership;
 pub(crate) mod process;

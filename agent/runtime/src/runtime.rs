@@ -245,6 +245,7 @@ impl Runtime {
         let limits = request.spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         let group = self.shared.cgroups.create(id, limits)?;
         let settings = self.settings(dir, &group, &request)?;
+        crate::init::hooks::write_bundle(dir, &request.spec).map_err(RuntimeError::Setup)?;
         let plan = self.plan(request)?;
         let path = Plan::path(dir);
         let text = serde_json::to_vec(&plan)

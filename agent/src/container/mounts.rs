@@ -28,7 +28,7 @@ pub(super) fn build(
             };
             let ensured = node.volumes.ensure(&name);
             let source = ensured.map_err(|error| format!("volume {name}: {error}"))?;
-            let mut options = vec!["rbind", "rprivate", access];
+            let mut options = vec!["rbind", "rprivate", "idmap", access];
             if !mount.no_copy {
                 options.push(COPY_UP);
             }

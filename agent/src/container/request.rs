@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor};
 use oci_spec::image::ImageConfiguration;
-use oci_spec::runtime::Mount as OciMount;
+use oci_spec::runtime::{HookBuilder, Hooks, HooksBuilder, Mount as OciMount};
 use shoal_proto::v1::{ContainerConfig, ContainerLimits, ContainerSpec, DeviceLimit, LogDriver};
 use shoal_runtime::spec::{self, BlockIo, ContainerOptions, Device, DeviceRate};
 use shoal_runtime::{CreateRequest, LogConfig, Namespace, Namespaces, Rootfs, Streams, capability};
 
-use super::{files, mounts, security};
+use super::{cdi, files, mounts, security};
 use crate::node::Node;
 
 /// As Docker's json-file driver is best set.
@@ -39,9 +39,14 @@ pub(crate) struct Wanted<'a> {
 }
 
 /// Everything of a configuration that can be wrong before anything is made.
-pub(crate) fn check(config: &ContainerConfig, image: &ImageConfiguration) -> Result<(), String> {
+pub(crate) fn check(
+    node: &Node,
+    config: &ContainerConfig,
+    image: &ImageConfiguration,
+) -> Result<(), String> {
     let spec = config.spec.clone().unwrap_or_default();
-    let options = options(config, image, "check")?;
+    let edits = cdi::edits(&config.cdi_devices)?;
+    let options = options(config, image, "check", &edits)?;
     if options.args.is_empty() {
         return Err("no command: neither the image nor you name one".to_owned());
     }
@@ -53,10 +58,7 @@ pub(crate) fn check(config: &ContainerConfig, image: &ImageConfiguration) -> Res
         return Err(format!("{:?} is no signal", spec.stop_signal));
     }
     log(config, "", Path::new("/")).map(drop)?;
-    match config.userns_mode.as_str() {
-        "" | "host" => Ok(()),
-        other => Err(format!("user namespace mode {other:?}: only host is supported")),
-    }
+    node.users.range(config).map(drop)
 }
 
 /// The request; makes the volumes and files that the container needs.
@@ -69,13 +71,19 @@ pub(crate) fn build(
     let spec = config.spec.clone().unwrap_or_default();
     let own = image.config().clone().unwrap_or_default();
     let security = security::parse(&config.security)?;
-    let mut options = options(config, image, &place.hostname)?;
+    let edits = cdi::edits(&config.cdi_devices)?;
+    let mut options = options(config, image, &place.hostname, &edits)?;
     let mut mounts = network_files(node, wanted, &spec)?;
     mounts.extend(shared_memory(node, &place.namespaces.ipc)?);
     for (number, mount) in spec.mounts.iter().enumerate() {
         mounts.push(mounts::build(node, id, number, mount)?);
     }
     mounts.extend(image_volumes(node, id, &own, &spec)?);
+    for bind in &edits.mounts {
+        let options: Vec<&str> = bind.options.iter().map(String::as_str).collect();
+        let mount = spec::mount("bind", &bind.host_path, &bind.container_path, &options);
+        mounts.push(mount.map_err(|error| error.to_string())?);
+    }
     options.mounts = mounts;
     if place.namespaces.uts != Namespace::Private {
         // Somebody else's to name.
@@ -99,12 +107,18 @@ pub(crate) fn build(
         }
         _ => security.seccomp,
     };
+    let mut namespaces = place.namespaces.clone();
+    namespaces.user = node.users.range(config)?;
+    let mut groups = spec.group_add.clone();
+    groups.extend(edits.groups.iter().map(u32::to_string));
+    let mut built = spec::build(options).map_err(|error| error.to_string())?;
+    built.set_hooks(hooks(&edits)?);
     Ok(CreateRequest {
-        spec: spec::build(options).map_err(|error| error.to_string())?,
+        spec: built,
         rootfs,
         log: log(config, id, &node.log_path(id))?,
         user,
-        additional_groups: spec.group_add.clone(),
+        additional_groups: groups,
         capabilities,
         seccomp,
         init: spec.init,
@@ -113,7 +127,7 @@ pub(crate) fn build(
             stdin: config.open_stdin,
             stdin_once: config.stdin_once,
         },
-        namespaces: place.namespaces.clone(),
+        namespaces,
         apparmor: security.apparmor,
         label: security.label,
     })
@@ -123,6 +137,7 @@ fn options(
     config: &ContainerConfig,
     image: &ImageConfiguration,
     hostname: &str,
+    edits: &cdi::Edits,
 ) -> Result<ContainerOptions, String> {
     let spec = config.spec.clone().unwrap_or_default();
     let own = image.config().clone().unwrap_or_default();
@@ -133,12 +148,24 @@ fn options(
         cwd => cwd.to_owned(),
     };
     let mut devices = config.devices.iter().map(device).collect::<Result<Vec<_>, _>>()?;
+    for node in &edits.device_nodes {
+        let host_path = if node.host_path.is_empty() { &node.path } else { &node.host_path };
+        devices.push(device(&shoal_proto::v1::Device {
+            host_path: host_path.clone(),
+            container_path: node.path.clone(),
+            access: node.permissions.clone(),
+        })?);
+    }
     if config.privileged {
         devices.extend(all_devices(Path::new("/dev")));
     }
     let mut options = ContainerOptions {
         args: command(&spec, own.entrypoint().as_deref(), own.cmd().as_deref()),
-        env: environment(own.env().as_deref().unwrap_or_default(), &spec, hostname),
+        env: environment(
+            &[own.env().as_deref().unwrap_or_default(), &edits.env].concat(),
+            &spec,
+            hostname,
+        ),
         cwd: PathBuf::from(if cwd.is_empty() { "/" } else { &cwd }),
         hostname: hostname.to_owned(),
         domainname: config.domainname.clone(),
@@ -198,6 +225,24 @@ pub(crate) fn limit(
         write_operations: rates(&block_io.write_operations)?,
     };
     Ok(())
+}
+
+/// The hooks that devices need to be run.
+fn hooks(edits: &cdi::Edits) -> Result<Option<Hooks>, String> {
+    if edits.hooks.is_empty() {
+        return Ok(None);
+    }
+    let hook = |wanted: &cdi::Hook| {
+        let hook = HookBuilder::default().path(&wanted.path).args(wanted.args.clone());
+        let hook = hook.env(wanted.env.clone());
+        match wanted.timeout {
+            Some(timeout) => hook.timeout(timeout).build(),
+            None => hook.build(),
+        }
+    };
+    let hooks: Result<Vec<_>, _> = edits.hooks.iter().map(hook).collect();
+    let built = hooks.and_then(|hooks| HooksBuilder::default().create_container(hooks).build());
+    built.map(Some).map_err(|error| error.to_string())
 }
 
 fn rates(limits: &[DeviceLimit]) -> Result<Vec<DeviceRate>, String> {
@@ -364,7 +409,7 @@ fn network_files(
 ) -> Result<Vec<OciMount>, String> {
     let Wanted { id, config, place, .. } = wanted;
     let bind = |path: &Path, target: &str| {
-        spec::mount("bind", path, Path::new(target), &["bind", "rprivate"])
+        spec::mount("bind", path, Path::new(target), &["bind", "rprivate", "idmap"])
             .map_err(|error| error.to_string())
     };
     if let Namespace::Of(other) = &place.namespaces.network {

@@ -22,7 +22,7 @@ impl Singles {
         let spec = config.spec.clone().unwrap_or_default();
         let image = self.image(&spec.image, &request.pull).await?;
         check(&config)?;
-        container::check(&config, &image.config).map_err(SingleError::Invalid)?;
+        container::check(self.node(), &config, &image.config).map_err(SingleError::Invalid)?;
         self.namespaces(&config)?;
         network::check_ports(&config)?;
         let bits = random_bits().map_err(|error| SingleError::Failed(error.to_string()))?;
@@ -114,9 +114,6 @@ fn check(config: &ContainerConfig) -> Result<(), SingleError> {
             "a container that is removed when it ends (--rm) can't be restarted (--restart)"
                 .to_owned(),
         ));
-    }
-    if !config.cdi_devices.is_empty() {
-        return Err(SingleError::Invalid("CDI devices are not supported yet".to_owned()));
     }
     Ok(())
 }

@@ -78,6 +78,7 @@ impl Singles {
             pid: one(&config.pid_mode, "pid")?,
             uts: one(&config.uts_mode, "uts")?,
             cgroup: one(&config.cgroup_mode, "cgroup namespace")?,
+            user: None,
         })
     }
 

@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
 use nix::unistd::symlinkat;
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount};
 
-use super::{copy, ownership};
+use super::{copy, hooks, ownership};
 use crate::plan::{IdRange, Plan, Rootfs};
 use crate::spec::COPY_UP;
 use crate::sys::{attach_mount, clone_mount, map_owners, open_in_root};
@@ -51,6 +51,7 @@ pub(super) fn set_up(dir: &Path, plan: &Plan, user: Option<BorrowedFd<'_>>) -> R
         make_device(handle.as_fd(), device, plan.ids)
             .map_err(|error| format!("make device {}: {error}", device.path().display()))?;
     }
+    hooks::run(dir, &plan.spec)?;
     switch_root(&handle).map_err(|error| format!("switch the root: {error}"))
 }
 

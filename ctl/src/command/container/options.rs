@@ -74,9 +74,12 @@ pub(super) struct Options {
     /// Kernel parameter of the container's namespaces: NAME=VALUE
     #[arg(long, value_name = "PARAMETER")]
     sysctl: Vec<String>,
-    /// Device of the host's: PATH[:PATH IN THE CONTAINER[:rwm]]
+    /// Device of the host's: PATH[:PATH IN THE CONTAINER[:rwm]], or a CDI name: VENDOR/CLASS=NAME
     #[arg(long, value_parser = device)]
-    device: Vec<Device>,
+    device: Vec<Given>,
+    /// GPUs, as the node's CDI files name them: all, or "device=0,1"
+    #[arg(long, value_name = "GPUS", value_parser = gpus)]
+    gpus: Option<Vec<String>>,
     /// Rule on devices: "c 189:* rwm"
     #[arg(long, value_name = "RULE")]
     device_cgroup_rule: Vec<String>,
@@ -93,7 +96,7 @@ pub(super) struct Options {
     /// systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
-    /// User namespace: host
+    /// User namespace: host, or remapped to ids that are nobody's on the host
     #[arg(long, value_name = "MODE")]
     userns: Option<String>,
     /// Pid namespace: host or container:NAME
@@ -240,7 +243,35 @@ fn ulimit(text: &str) -> Result<Ulimit, String> {
     Ok(Ulimit { name: name.to_owned(), soft: number(soft)?, hard: number(hard)? })
 }
 
-fn device(text: &str) -> Result<Device, String> {
+/// A device, by its path or by the name that its vendor gives it.
+#[derive(Debug, Clone)]
+enum Given {
+    Path(Device),
+    Named(String),
+}
+
+fn gpus(text: &str) -> Result<Vec<String>, String> {
+    let named = |name: &str| format!("nvidia.com/gpu={name}");
+    let text = text.trim_matches('"');
+    match text.strip_prefix("device=") {
+        Some(list) if !list.is_empty() => Ok(list.split(',').map(named).collect()),
+        None if text == "all" => Ok(vec![named("all")]),
+        // So many, of those that there are: CDI names them by number from 0.
+        _ => match text.parse::<u32>() {
+            Ok(count @ 1..) => Ok((0..count).map(|index| named(&index.to_string())).collect()),
+            _ => Err(format!("{text:?} is not all, a number, or device=NAME,…")),
+        },
+    }
+}
+
+fn device(text: &str) -> Result<Given, String> {
+    if !text.starts_with('/') && text.contains('=') {
+        return Ok(Given::Named(text.to_owned()));
+    }
+    device_at(text).map(Given::Path)
+}
+
+fn device_at(text: &str) -> Result<Device, String> {
     let parts: Vec<&str> = text.split(':').collect();
     let is_access = |text: &str| !text.is_empty() && text.chars().all(|c| "rwm".contains(c));
     let (host, container, access) = match parts[..] {
@@ -334,6 +365,13 @@ impl Options {
         limits.oom_kill_disable = self.oom_kill_disable;
         limits.pids = limits.pids.max(0);
         self.rates.add_to(&mut limits);
+        let (mut devices, mut cdi_devices) = (Vec::new(), self.gpus.unwrap_or_default());
+        for given in self.device {
+            match given {
+                Given::Path(device) => devices.push(device),
+                Given::Named(name) => cdi_devices.push(name),
+            }
+        }
         let mut extra_hosts = Vec::new();
         for entry in &self.add_host {
             let Some((name, address)) = entry.split_once([':', '=']) else {
@@ -382,7 +420,8 @@ impl Options {
                 options: pairs(&self.log_opt),
             }),
             privileged: self.privileged,
-            devices: self.device,
+            devices,
+            cdi_devices,
             device_cgroup_rules: self.device_cgroup_rule,
             security: security(&self.security_opt)?,
             network_mode: self.network.unwrap_or_default(),
