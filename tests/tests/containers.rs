@@ -317,6 +317,109 @@ fn options_do_what_docker_says() {
 }
 
 #[test]
+fn a_container_may_have_users_of_its_own() {
+    let _turn = turn();
+    if skip() {
+        return;
+    }
+    let agent = start();
+    let remapped = |args: &[&str]| run(&agent, &[&["--userns", "remapped"], args].concat());
+    let shown = remapped(&[
+        "-v",
+        "kept:/data",
+        "busybox",
+        "sh",
+        "-c",
+        "cat /proc/self/uid_map; echo 1 >/data/x; ping -c 1 $(hostname -i) >/dev/null && id -u",
+    ]);
+    assert!(shown.contains("1878982656") && shown.ends_with("\n0\n"), "{shown}");
+    // The volume serves a container without as well.
+    let listed = run(&agent, &["-v", "kept:/data", "busybox", "ls", "-ln", "/data/x"]);
+    assert!(listed.contains(" 0        0 "), "{listed}");
+    agent.must(&["run", "-d", "--userns", "remapped", "--name", "own", "busybox", "sleep", "1000"]);
+    assert_eq!(agent.must(&["exec", "own", "id", "-u"]), "0\n");
+    let file = agent.file("in", "content");
+    agent.must(&["cp", &file, "own:/etc/in"]);
+    let listed = agent.must(&["exec", "own", "ls", "-ln", "/etc/in"]);
+    assert!(listed.contains(" 0        0 "), "{listed}");
+    for option in [&["--privileged"][..], &["--network", "host"], &["--pid", "host"]] {
+        let args = [&["run", "--rm", "--userns", "remapped"], option, &["busybox", "true"]];
+        let refused = ends(&agent, 125, &args.concat());
+        assert!(refused.stderr.contains("--userns host"), "{refused:#?}");
+    }
+}
+
+#[test]
+fn devices_come_by_the_names_that_vendors_give_them() {
+    let _turn = turn();
+    if skip() {
+        return;
+    }
+    let agent = start();
+    let hook = agent.file("hook", "#!/bin/sh\ncat >\"$OUT\"\ngrep -q '\"root\"' \"$(dirname \"$OUT\")/run/containers/\"*/config.json\n");
+    fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let out = agent.dir().join("state");
+    let file = agent.file("driver", "a driver");
+    let text = format!(
+        r#"{{"cdiVersion": "0.6.0", "kind": "test.shoal/gpu", "devices": [{{"name": "0", "containerEdits": {{
+            "env": ["GPU=0"],
+            "deviceNodes": [{{"path": "/dev/gpu0", "hostPath": "/dev/zero", "permissions": "r"}}],
+            "mounts": [{{"hostPath": "{file}", "containerPath": "/usr/lib/driver", "options": ["ro", "bind"]}}],
+            "additionalGids": [4321],
+            "hooks": [{{"hookName": "createContainer", "path": "{hook}", "args": ["hook"], "env": ["OUT={}", "PATH=/usr/bin:/bin"]}}]
+        }}}}]}}"#,
+        out.display()
+    );
+    let description = CdiFile::new(&text);
+    let shown = run(
+        &agent,
+        &[
+            "--device",
+            "test.shoal/gpu=0",
+            "busybox",
+            "sh",
+            "-c",
+            "echo $GPU; head -c 3 /dev/gpu0 | wc -c; cat /usr/lib/driver; echo; id -G",
+        ],
+    );
+    assert_eq!(shown, "0\n3\na driver\n0 4321\n");
+    let state: Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
+    assert_eq!(state["status"], "creating");
+    assert!(state["pid"].as_i64().is_some_and(|pid| pid > 1), "{state}");
+    fs::write(&hook, "#!/bin/sh\necho broken >&2\nexit 3\n").unwrap();
+    let failed = ["run", "--rm", "--device", "test.shoal/gpu=0", "busybox", "true"];
+    let failed = ends(&agent, 125, &failed);
+    assert!(failed.stderr.contains("broken"), "{failed:#?}");
+    let unknown = ends(&agent, 125, &["run", "--rm", "--gpus", "all", "busybox", "true"]);
+    assert!(unknown.stderr.contains("nvidia.com/gpu=all"), "{unknown:#?}");
+    assert!(unknown.stderr.contains("test.shoal/gpu=0"), "it says which there are: {unknown:#?}");
+    assert_eq!(agent.must(&["ps", "-aq"]), "");
+    drop(description);
+}
+
+/// A description of devices where every agent looks for them; gone with the test.
+struct CdiFile(std::path::PathBuf, bool);
+
+impl CdiFile {
+    fn new(text: &str) -> Self {
+        let folder = std::path::Path::new("/etc/cdi");
+        let made = fs::create_dir(folder).is_ok();
+        let path = folder.join(format!("shoal-test-{}.json", std::process::id()));
+        fs::write(&path, text).unwrap();
+        Self(path, made)
+    }
+}
+
+impl Drop for CdiFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+        if self.1 {
+            let _ = fs::remove_dir("/etc/cdi");
+        }
+    }
+}
+
+#[test]
 fn files_go_in_and_out() {
     let _turn = turn();
     if skip() {

@@ -165,16 +165,17 @@ struct Balance {
 impl Balance {
     fn of(desired: &Desired) -> Self {
         let mut balance = Self::default();
-        for (number, service) in desired.services.iter().enumerate() {
-            balance.add_vips(number, service);
+        // Chains are called by ids: what comes and goes leaves the others as they are.
+        for service in &desired.services {
+            balance.add_vips(service);
             for (index, port) in service.ports.iter().enumerate() {
-                balance.add_port(&format!("port_{number}_{index}"), service, port);
+                balance.add_port(&format!("port_{}_{index}", service.id), service, port);
             }
         }
         balance
     }
 
-    fn add_vips(&mut self, number: usize, service: &Service) {
+    fn add_vips(&mut self, service: &Service) {
         for (index, (network, vip)) in service.vips.iter().enumerate() {
             let endpoints = service.endpoints.iter();
             let targets: Vec<String> = endpoints
@@ -184,7 +185,7 @@ impl Balance {
             if targets.is_empty() {
                 continue;
             }
-            let chain = format!("vip_{number}_{index}");
+            let chain = format!("vip_{}_{index}", service.id);
             let rule = format!("dnat ip to {}", spread(&targets));
             let _ = writeln!(self.chains, "  chain {chain} {{\n    {rule}\n  }}");
             self.vips.add(vip.to_string(), &chain);

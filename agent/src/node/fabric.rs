@@ -38,6 +38,9 @@ pub(crate) struct Fabric {
 struct Parts {
     cluster: Desired,
     local: Local,
+    /// Once there, the node's own network stays until the agent ends: making its rules anew for the
+    /// next container takes tens of milliseconds.
+    has_local: bool,
 }
 
 impl Fabric {
@@ -92,13 +95,14 @@ impl Fabric {
 
     pub(crate) async fn set_local(&self, local: Local) -> Result<ApplyReport, NetworkError> {
         let mut parts = self.parts.lock().await;
+        parts.has_local |= !local.containers.is_empty();
         parts.local = local;
         self.apply(&parts).await
     }
 
     async fn apply(&self, parts: &Parts) -> Result<ApplyReport, NetworkError> {
         let mut desired = parts.cluster.clone();
-        if !parts.local.containers.is_empty() {
+        if parts.has_local {
             desired.networks.push(self.network.clone());
             desired.containers.extend(parts.local.containers.iter().cloned());
             desired.services.extend(parts.local.services.iter().cloned());

@@ -118,8 +118,8 @@ fn published_ports_lead_to_all_endpoints_and_host_ports_to_those_here() {
     let desired = Desired {
         networks: vec![network(1)],
         services: vec![
-            Service { ports: web_ports, ..service("a-web", web) },
-            Service { ports: vec![on_host], ..service("b-probe", probe) },
+            Service { ports: web_ports, ..service("a_web", web) },
+            Service { ports: vec![on_host], ..service("b_probe", probe) },
         ],
         containers: vec![container("task1", &[(1, 11)])],
     };
@@ -179,7 +179,7 @@ fn the_unspecified_address_is_every_address() {
     let bound = PublishedPort { host_ip: any, ..port(Protocol::Tcp, 8080, 80) };
     let script = rules(&publishing(vec![bound]));
     assert_eq!(script, rules(&publishing(vec![port(Protocol::Tcp, 8080, 80)])));
-    assert_eq!(elements(&script, "published"), Some("{ tcp . 8080 : goto port_0_0 }"));
+    assert_eq!(elements(&script, "published"), Some("{ tcp . 8080 : goto port_web_0 }"));
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn the_script_replaces_the_engines_own_table_and_touches_no_other() {
         [("", "shoal", "shoal-00".to_owned()), ("b", "shoal_b", Names::new("b").anchor())]
     {
         let desired = publishing(vec![port(Protocol::Tcp, 8080, 80)]);
-        let script = script(&Names::new(instance), &desired, 5453);
+        let script = super::rules(&Names::new(instance), &desired, 5453).script();
         // An empty table first: there may be none to delete.
         let head = format!("table ip {table} {{}}\ndelete table ip {table}\ntable ip {table} {{\n");
         let body = script.strip_prefix(&head).unwrap_or_else(|| panic!("begins wrong: {script}"));

@@ -111,18 +111,25 @@ fn mount_one(
         return Ok(mount(Some(source), &by_fd(&target), Some(kind), flags, data.as_deref())?);
     }
     let Some(source) = source else { return Err(io::Error::from(io::ErrorKind::InvalidInput)) };
-    if options.copy_up && !is_file {
-        let volume = File::open(source)?;
-        let image = open_in_root(root, entry.destination(), libc::O_RDONLY | libc::O_DIRECTORY)?;
-        copy::fill(&by_fd(&image), &by_fd(&volume))?;
-    }
     let recursive = options.flags & MsFlags::MS_REC;
-    match user.filter(|_| options.map_owners) {
+    let mapped = match user.filter(|_| options.map_owners) {
         Some(user) => {
             let tree = clone_mount(source, !recursive.is_empty())?;
             map_owners(tree.as_fd(), user)?;
-            attach_mount(tree.as_fd(), target.as_fd())?;
+            Some(tree)
         }
+        None => None,
+    };
+    if options.copy_up && !is_file {
+        let volume = match &mapped {
+            Some(tree) => tree.try_clone()?,
+            None => File::open(source)?.into(),
+        };
+        let image = open_in_root(root, entry.destination(), libc::O_RDONLY | libc::O_DIRECTORY)?;
+        copy::fill(&by_fd(&image), &by_fd(&volume))?;
+    }
+    match mapped {
+        Some(tree) => attach_mount(tree.as_fd(), target.as_fd())?,
         None => mount(Some(source), &by_fd(&target), NONE, MsFlags::MS_BIND | recursive, NONE)?,
     }
     // The target's descriptor is of what is now covered: open what covers it.

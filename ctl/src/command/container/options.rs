@@ -79,7 +79,7 @@ pub(super) struct Options {
     device: Vec<Given>,
     /// GPUs, as the node's CDI files name them: all, or "device=0,1"
     #[arg(long, value_name = "GPUS", value_parser = gpus)]
-    gpus: Option<Vec<String>>,
+    gpus: Option<Gpus>,
     /// Rule on devices: "c 189:* rwm"
     #[arg(long, value_name = "RULE")]
     device_cgroup_rule: Vec<String>,
@@ -250,15 +250,21 @@ enum Given {
     Named(String),
 }
 
-fn gpus(text: &str) -> Result<Vec<String>, String> {
+/// CDI names.
+#[derive(Debug, Clone)]
+struct Gpus(Vec<String>);
+
+fn gpus(text: &str) -> Result<Gpus, String> {
     let named = |name: &str| format!("nvidia.com/gpu={name}");
     let text = text.trim_matches('"');
     match text.strip_prefix("device=") {
-        Some(list) if !list.is_empty() => Ok(list.split(',').map(named).collect()),
-        None if text == "all" => Ok(vec![named("all")]),
+        Some(list) if !list.is_empty() => Ok(Gpus(list.split(',').map(named).collect())),
+        None if text == "all" => Ok(Gpus(vec![named("all")])),
         // So many, of those that there are: CDI names them by number from 0.
         _ => match text.parse::<u32>() {
-            Ok(count @ 1..) => Ok((0..count).map(|index| named(&index.to_string())).collect()),
+            Ok(count @ 1..) => {
+                Ok(Gpus((0..count).map(|index| named(&index.to_string())).collect()))
+            }
             _ => Err(format!("{text:?} is not all, a number, or device=NAME,…")),
         },
     }
@@ -365,7 +371,8 @@ impl Options {
         limits.oom_kill_disable = self.oom_kill_disable;
         limits.pids = limits.pids.max(0);
         self.rates.add_to(&mut limits);
-        let (mut devices, mut cdi_devices) = (Vec::new(), self.gpus.unwrap_or_default());
+        let (mut devices, mut cdi_devices) =
+            (Vec::new(), self.gpus.map(|gpus| gpus.0).unwrap_or_default());
         for given in self.device {
             match given {
                 Given::Path(device) => devices.push(device),
