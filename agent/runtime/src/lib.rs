@@ -20,6 +20,7 @@ mod protocol;
 mod runtime;
 mod seccomp;
 mod shim;
+mod spawn;
 pub mod spec;
 mod sys;
 

@@ -2,12 +2,10 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +13,6 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::archive::{self, Archive, Files};
-use crate::binary::Binary;
 use crate::capability;
 use crate::cgroup::{CgroupMode, Cgroups, Group, Usage};
 use crate::console::{self, ConsoleReader, ConsoleWriter};
@@ -24,10 +21,8 @@ use crate::exit::ExitStatus;
 use crate::plan::{ExecRequest, ExecResult, IdRange, Plan, Rootfs};
 use crate::protocol::{self, Request};
 use crate::seccomp::{self, Program};
-use crate::shim::{NAME, Settings, StreamSettings};
-
-/// Set-up of one container takes milliseconds; a shim that has not answered by then is stuck.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::shim::{Settings, StreamSettings};
+use crate::spawn::{PATIENCE, Spawner};
 
 /// Where the runtime keeps things.
 #[derive(Debug, Clone)]
@@ -170,7 +165,7 @@ pub struct Runtime {
 
 struct Shared {
     config: RuntimeConfig,
-    binary: Binary,
+    spawner: Arc<Spawner>,
     cgroups: Cgroups,
     last_capability: u32,
     /// The default filter for each set of capabilities asked for so far.
@@ -190,7 +185,7 @@ impl Runtime {
             .create(dir)
             .map_err(RuntimeError::io("create", dir))?;
         let shared = Shared {
-            binary: Binary::copy_own()?,
+            spawner: Spawner::new()?,
             cgroups: Cgroups::detect(&config.cgroup_parent)?,
             last_capability: capability::last(),
             filters: Mutex::default(),
@@ -251,7 +246,7 @@ impl Runtime {
         let text = serde_json::to_vec(&plan)
             .map_err(|error| RuntimeError::Invalid(format!("the container's plan: {error}")))?;
         fs::write(&path, text).map_err(RuntimeError::io("write", &path))?;
-        let pid = self.spawn_shim(&settings)?;
+        let pid = self.shared.spawner.run(&settings)?;
         Ok(Created { pid, netns: PathBuf::from(format!("/proc/{pid}/ns/net")) })
     }
 
@@ -356,32 +351,6 @@ impl Runtime {
         Ok(program)
     }
 
-    /// Starts the shim and waits until it has the container set up; returns init's pid.
-    fn spawn_shim(&self, settings: &Settings) -> Result<u32, RuntimeError> {
-        let system = |what: &'static str| move |source| RuntimeError::System { what, source };
-        let (mut own, shim) = UnixStream::pair().map_err(system("make a socket"))?;
-        own.set_read_timeout(Some(PATIENCE)).map_err(system("set up a socket"))?;
-        let mut child = Command::new(self.shared.binary.path())
-            .arg0(NAME)
-            .args(settings.to_args())
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(OwnedFd::from(shim)))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(system("start the shim"))?;
-        // It forks and ends at once; what it forked is init's child from then on.
-        child.wait().map_err(system("wait for the shim"))?;
-        // Cut off: the shim was killed before it could say why.
-        let (kind, answer) =
-            protocol::read_frame(&mut own).map_err(system("hear from the shim"))?;
-        match (kind, <[u8; 4]>::try_from(answer.as_slice())) {
-            (protocol::OK, Ok(pid)) => Ok(u32::from_le_bytes(pid)),
-            _ => Err(RuntimeError::Setup(String::from_utf8_lossy(&answer).into_owned())),
-        }
-    }
-
     /// Lets a container that was created run its command.
     ///
     /// # Errors
@@ -460,7 +429,7 @@ impl Runtime {
         };
         let system = |what: &'static str| move |source| RuntimeError::System { what, source };
         let args = files.to_args().map_err(system("name the container's files"))?;
-        tokio::process::Command::new(self.shared.binary.path())
+        tokio::process::Command::new(self.shared.spawner.binary().path())
             .arg0(archive::NAME)
             .args(args)
             .args(archive.to_args())

@@ -10,10 +10,11 @@ mod relay;
 mod server;
 pub(crate) mod user_namespace;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -33,6 +34,8 @@ use relay::{Relay, Streams, Token};
 
 /// `argv[0]` of a shim.
 pub(crate) const NAME: &str = "shoal-shim";
+/// Bytes of the container's folder that `ps` shows beside the name.
+pub(crate) const MOST_TITLE: usize = 255;
 
 /// A container's standard streams.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -58,7 +61,7 @@ impl StreamSettings {
     }
 }
 
-/// What the agent tells a shim on its command line.
+/// What the agent tells a shim.
 pub(crate) struct Settings {
     pub(crate) dir: PathBuf,
     pub(crate) log: PathBuf,
@@ -100,8 +103,10 @@ impl Settings {
         Ok(())
     }
 
-    pub(crate) fn to_args(&self) -> Vec<OsString> {
-        let mut args: Vec<OsString> = vec![
+    /// As one message: values with a zero byte between them.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let ids = self.ids.map(|ids| format!("{}:{}:{}", ids.uid, ids.gid, ids.count));
+        let mut values: Vec<OsString> = vec![
             self.dir.clone().into(),
             self.log.clone().into(),
             self.log_size.to_string().into(),
@@ -111,14 +116,16 @@ impl Settings {
             self.pid_namespace.clone().into(),
             self.namespaces.to_string().into(),
             self.oom_file.clone().into(),
-            self.ids
-                .map(|ids| format!("{}:{}:{}", ids.uid, ids.gid, ids.count))
-                .unwrap_or_default()
-                .into(),
+            ids.unwrap_or_default().into(),
             self.cgroup.clone().into(),
         ];
-        args.extend(self.tasks.iter().map(|path| path.clone().into()));
-        args
+        values.extend(self.tasks.iter().map(|path| path.clone().into()));
+        values.join(OsStr::new("\0")).into_vec()
+    }
+
+    fn decode(message: &[u8]) -> Option<Self> {
+        let values = message.split(|byte| *byte == 0);
+        Self::from_args(values.map(|value| OsStr::from_bytes(value).to_owned()))
     }
 
     fn from_args(mut args: impl Iterator<Item = OsString>) -> Option<Self> {
@@ -162,7 +169,6 @@ pub(crate) fn run_if_asked() {
     if args.next().is_none_or(|name| name != NAME) {
         return;
     }
-    let Some(settings) = Settings::from_args(args) else { sys::exit_now(2) };
     // Orphaned at once, so that its end is init's to reap and not the agent's.
     match sys::fork() {
         Ok(Forked::Parent(_)) => sys::exit_now(0),
@@ -179,6 +185,13 @@ pub(crate) fn run_if_asked() {
     let Ok(mut agent) = inherited.try_clone().map(UnixStream::from) else { sys::exit_now(1) };
     let _ = inherited.into_raw_fd();
     redirect_to_null();
+    // Signals to the agent's terminal are not for it.
+    let _ = nix::unistd::setsid();
+    sys::set_name(c"shoal-shim");
+    // It stands by from here on; the agent may end without ever needing it.
+    let Ok((_, message)) = protocol::read_frame(&mut agent) else { sys::exit_now(0) };
+    let Some(settings) = Settings::decode(&message) else { sys::exit_now(2) };
+    sys::set_command_line(&format!("{NAME} {}", settings.dir.display()));
     let failed = match Shim::create(&settings) {
         Ok((shim, pid)) => {
             // An agent that died meanwhile finds the container when it starts again.
@@ -213,8 +226,6 @@ impl<'a> Shim<'a> {
     fn create(settings: &'a Settings) -> Result<(Self, libc::pid_t), String> {
         let say = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         let say_nix = |what: &'static str| move |error: nix::Error| format!("{what}: {error}");
-        nix::unistd::setsid().map_err(say_nix("new session"))?;
-        sys::set_name(c"shoal-shim");
         sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).map_err(say("become a reaper"))?;
         let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGINT, libc::SIGHUP])
             .map_err(say("block signals"))?;
