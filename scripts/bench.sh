@@ -5,13 +5,17 @@ cd "$(dirname "$0")/.."
 . scripts/common.sh
 
 need_to_build
-need nft nftables ip iproute2 curl curl docker-registry docker-registry nsenter util-linux
+need busybox busybox-static nft nftables ip iproute2 curl curl docker-registry docker-registry nsenter util-linux
 say "building"
 cargo build --release -q -p shoal-agent -p shoal-ctl
 cargo bench -q -p shoal-tests --no-run
 mkdir -p target/test-images
 examples/hello/image.sh >target/test-images/hello.tar
 export SHOAL_PROFILE=release
+say "measuring the runtime alone"
+as_root "$(cargo bench -q -p shoal-runtime --bench start --no-run --message-format=json 2>/dev/null |
+    sed -n 's/.*"executable":"\([^"]*start-[^"]*\)".*/\1/p' | tail -1)"
+say "measuring a host"
 if [ "$(id -u)" = 0 ]; then
     cargo bench -q -p shoal-tests "$@"
 else

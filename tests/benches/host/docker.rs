@@ -192,6 +192,11 @@ impl Docker {
         let folder = self.path("exec");
         measure::private_kilobytes(&measure::processes(&["containerd-shim", &folder]))
     }
+
+    pub(crate) fn shim_pss_kilobytes(&self) -> f64 {
+        let folder = self.path("exec");
+        measure::proportional_kilobytes(&measure::processes(&["containerd-shim", &folder]))
+    }
 }
 
 impl Drop for Docker {

@@ -69,16 +69,19 @@ fn scales(report: &mut Report, shoal: &Shoal, docker: Option<&Docker>) {
     let (mut up, mut down, mut memory) = (Vec::new(), Vec::new(), Vec::new());
     let (mut peer_up, mut peer_down, mut peer_memory) = (Vec::new(), Vec::new(), Vec::new());
     let mut shims = (Vec::new(), Vec::new());
+    let mut shares = (Vec::new(), Vec::new());
     // A scale by docker takes a quarter of a minute.
     for _ in 0..report.runs.min(3) {
         up.push(seconds(|| shoal.scale(MANY)));
         memory.push(shoal.rss_megabytes());
         shims.0.push(shoal.shim_private_kilobytes());
+        shares.0.push(shoal.shim_pss_kilobytes());
         down.push(seconds(|| shoal.scale(1)));
         if let Some(docker) = docker {
             peer_up.push(seconds(|| docker.scale(MANY)));
             peer_memory.push(docker.rss_megabytes());
             shims.1.push(docker.shim_private_kilobytes());
+            shares.1.push(docker.shim_pss_kilobytes());
             peer_down.push(seconds(|| docker.scale(1)));
         }
     }
@@ -87,6 +90,7 @@ fn scales(report: &mut Report, shoal: &Shoal, docker: Option<&Docker>) {
     report.add("scale 50 -> 1 to all gone, s", down, beside(peer_down), "");
     report.add("daemon's RSS with 50 containers, MB", memory, beside(peer_memory), "");
     report.add("a shim's private memory, kB", shims.0, beside(shims.1), "<= 512 kB");
+    report.add("a shim's PSS, kB", shares.0, beside(shares.1), "<= 1024 kB");
     shoal.remove();
     if let Some(docker) = docker {
         docker.remove();

@@ -73,10 +73,17 @@ pub(crate) fn rss_megabytes(pids: &[u32]) -> f64 {
 
 /// Kilobytes that a process shares with none, on average of these.
 pub(crate) fn private_kilobytes(pids: &[u32]) -> f64 {
-    let names = ["Private_Clean:", "Private_Dirty:"];
-    let sum: f64 =
-        pids.iter().map(|pid| kilobytes(&format!("/proc/{pid}/smaps_rollup"), &names)).sum();
-    sum / pids.len().max(1) as f64
+    mean_kilobytes(pids, &["Private_Clean:", "Private_Dirty:"])
+}
+
+/// Its own memory, and its part of what it shares.
+pub(crate) fn proportional_kilobytes(pids: &[u32]) -> f64 {
+    mean_kilobytes(pids, &["Pss:"])
+}
+
+fn mean_kilobytes(pids: &[u32], names: &[&str]) -> f64 {
+    let of = |pid: &u32| kilobytes(&format!("/proc/{pid}/smaps_rollup"), names);
+    pids.iter().map(of).sum::<f64>() / pids.len().max(1) as f64
 }
 
 fn kilobytes(file: &str, names: &[&str]) -> f64 {

@@ -93,4 +93,8 @@ impl Shoal {
     pub(crate) fn shim_private_kilobytes(&self) -> f64 {
         measure::private_kilobytes(&measure::processes(&["shoal-shim", &self.folder()]))
     }
+
+    pub(crate) fn shim_pss_kilobytes(&self) -> f64 {
+        measure::proportional_kilobytes(&measure::processes(&["shoal-shim", &self.folder()]))
+    }
 }
