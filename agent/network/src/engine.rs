@@ -71,6 +71,7 @@ struct Applied {
     rules: Option<Rules>,
     /// There is no table.
     bare: bool,
+    elements: nft::Connection,
     dns: Dns,
 }
 
@@ -89,7 +90,12 @@ impl Engine {
         let shared = Shared {
             names,
             netlink,
-            applied: Mutex::new(Applied { rules: None, bare: false, dns }),
+            applied: Mutex::new(Applied {
+                rules: None,
+                bare: false,
+                elements: nft::Connection::default(),
+                dns,
+            }),
             proxy: Mutex::new(Proxy::new()),
             detaching: Mutex::default(),
             config,
@@ -117,7 +123,7 @@ impl Engine {
                 applied.bare = true;
             }
         } else if applied.rules.as_ref() != Some(&rules) {
-            self.put_in_force(applied.rules.as_ref(), &rules, desired).await?;
+            self.put_in_force(&mut applied, &rules, desired).await?;
             applied.rules = Some(rules);
             applied.bare = false;
         }
@@ -130,17 +136,18 @@ impl Engine {
     /// Containers come and go by single elements; everything else replaces the table.
     async fn put_in_force(
         &self,
-        before: Option<&Rules>,
+        applied: &mut Applied,
         rules: &Rules,
         desired: &Desired,
     ) -> Result<(), NetworkError> {
-        if let Some(before) = before.filter(|before| before.is_alike(rules)) {
+        if let Some(before) = applied.rules.as_ref().filter(|before| before.is_alike(rules)) {
             let table = &self.shared.names.table();
             let keys = |from: &Rules, without: &Rules| -> Vec<Vec<u8>> {
                 from.own.difference(&without.own).map(|own| ruleset::own_key(*own)).collect()
             };
             let set = nft::Set { table, name: ruleset::OWN };
-            match nft::change_elements(set, &keys(before, rules), &keys(rules, before)) {
+            let (out, into) = (keys(before, rules), keys(rules, before));
+            match applied.elements.change(set, &out, &into) {
                 Ok(()) => return Ok(()),
                 // Somebody has changed the table: it is made anew.
                 Err(error) => tracing::info!(%error, "the table is not as it was left"),

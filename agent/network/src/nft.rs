@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::error::NetworkError;
 
-pub(crate) use elements::{Set, change as change_elements};
+pub(crate) use elements::{Connection, Set};
 
 /// Whether the program is there and can talk to the kernel.
 pub(crate) async fn check() -> Result<(), NetworkError> {

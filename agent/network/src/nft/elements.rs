@@ -24,6 +24,11 @@ const MOST: usize = 1000;
 /// Answers are short; the kernel puts several into one datagram at the most.
 const ANSWER: usize = 8 << 10;
 
+/// The connection to the kernel. It is kept: closing one makes the kernel wait until what earlier
+/// changes have taken out is freed, which takes longer than all the rest of a container's start.
+#[derive(Default)]
+pub(crate) struct Connection(Option<Socket>);
+
 /// A set of the IPv4 family.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Set<'a> {
@@ -31,13 +36,44 @@ pub(crate) struct Set<'a> {
     pub(crate) name: &'a str,
 }
 
-/// Takes elements out of the set and puts others in. An element is its key's bytes; each part of
-/// a concatenation is padded to four.
-///
-/// # Errors
-/// The kernel refuses, for instance because the set is not there or lacks an element to take out.
-/// Nothing has changed then.
-pub(crate) fn change(set: Set<'_>, remove: &[Vec<u8>], add: &[Vec<u8>]) -> io::Result<()> {
+impl Connection {
+    /// Takes elements out of the set and puts others in. An element is its key's bytes; each part
+    /// of a concatenation is padded to four.
+    ///
+    /// # Errors
+    /// The kernel refuses, for instance because the set is not there or lacks an element to take
+    /// out. Nothing has changed then.
+    pub(crate) fn change(
+        &mut self,
+        set: Set<'_>,
+        remove: &[Vec<u8>],
+        add: &[Vec<u8>],
+    ) -> io::Result<()> {
+        let mut socket = match self.0.take() {
+            Some(socket) => socket,
+            None => connect()?,
+        };
+        // After an error its answers may not have been read to the end: it is not kept.
+        change(&mut socket, set, remove, add)?;
+        self.0 = Some(socket);
+        Ok(())
+    }
+}
+
+fn connect() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    // The kernel has done the work when a send returns: all answers are there.
+    socket.set_non_blocking(true)?;
+    Ok(socket)
+}
+
+fn change(
+    socket: &mut Socket,
+    set: Set<'_>,
+    remove: &[Vec<u8>],
+    add: &[Vec<u8>],
+) -> io::Result<()> {
     let mut batch = Vec::new();
     message(&mut batch, BATCH_BEGIN, REQUEST, 0, NFTABLES, &[]);
     let mut wanted = 0;
@@ -50,11 +86,7 @@ pub(crate) fn change(set: Set<'_>, remove: &[Vec<u8>], add: &[Vec<u8>]) -> io::R
         }
     }
     message(&mut batch, BATCH_END, REQUEST, 0, NFTABLES, &[]);
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
     socket.send(&batch, 0)?;
-    // The kernel has done the work when the send returns: all answers are there.
-    socket.set_non_blocking(true)?;
     let mut buffer = Vec::with_capacity(ANSWER);
     while wanted > 0 {
         buffer.clear();
