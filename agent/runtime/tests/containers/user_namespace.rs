@@ -15,7 +15,7 @@ fn remapped(request: &mut CreateRequest) {
     request.namespaces = Namespaces { user: Some(IDS), ..Namespaces::default() };
 }
 
-pub(super) fn root_inside_is_nobody_outside(fixture: &Fixture) {
+pub(super) fn root_is_nobody_outside(fixture: &Fixture) {
     let (code, output) = fixture.sh(
         "id -u; cat /proc/self/uid_map /proc/self/gid_map; touch /made && ls -ln /made; \
          cat /proc/self/status; hostname; ls /sys/class/net; ls -ln /dev/null /tmp; \
@@ -36,7 +36,7 @@ pub(super) fn root_inside_is_nobody_outside(fixture: &Fixture) {
     assert_eq!(fs::metadata(made).unwrap().uid(), 0);
 }
 
-pub(super) fn rights_end_at_the_namespace(fixture: &Fixture) {
+pub(super) fn rights_end_at_it(fixture: &Fixture) {
     // A file of the host's root, given to the container as it is.
     let secret = fixture.dir.path().join("secret");
     fs::write(&secret, "of the host's root").unwrap();
@@ -68,7 +68,7 @@ pub(super) fn rights_end_at_the_namespace(fixture: &Fixture) {
     }
 }
 
-pub(super) fn a_volume_belongs_to_the_users_inside(fixture: &Fixture) {
+pub(super) fn a_volume_is_its_users(fixture: &Fixture) {
     let volume = fixture.dir.path().join("volume");
     fs::create_dir(&volume).unwrap();
     chown(&volume, Some(33), Some(34)).unwrap();
@@ -86,7 +86,7 @@ pub(super) fn a_volume_belongs_to_the_users_inside(fixture: &Fixture) {
     assert_eq!(fs::metadata(volume.join("x")).unwrap().uid(), 33);
 }
 
-pub(super) fn execs_and_terminals_are_inside_too(fixture: &Fixture) {
+pub(super) fn execs_are_inside_too(fixture: &Fixture) {
     let mut request = fixture.request("long", &["sleep", "60"], |_| {});
     remapped(&mut request);
     request.streams.terminal = true;
