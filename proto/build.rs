@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
+    "shoal/v1/ca.proto",
     "shoal/v1/types.proto",
     "shoal/v1/store.proto",
     "shoal/v1/session.proto",

@@ -47,6 +47,20 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ADDR[:PORT]")]
     advertise: Option<String>,
 
+    /// Become a node of the cluster whose managers listen there; only at the first start
+    #[arg(long, value_name = "ADDR:PORT,…", value_delimiter = ',', requires = "token")]
+    join: Vec<String>,
+
+    /// What "ctl cluster join-token" has given out on a manager
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        requires = "join",
+        env = "SHOAL_TOKEN",
+        hide_env_values = true
+    )]
+    token: Option<String>,
+
     /// Group whose members may use the socket, besides root [default: shoal, where it exists]
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
@@ -75,6 +89,9 @@ struct File {
     name: Option<String>,
     listen: Option<SocketAddr>,
     advertise: Option<String>,
+    #[serde(default)]
+    join: Vec<String>,
+    token: Option<String>,
     group: Option<String>,
     userns_remap: Option<String>,
     log: Option<String>,
@@ -104,6 +121,8 @@ pub(crate) struct Config {
     /// Another port will do.
     pub(crate) listen_is_default: bool,
     pub(crate) advertise: Option<String>,
+    /// Managers to join, with a token.
+    pub(crate) join: Option<(Vec<String>, String)>,
     pub(crate) group: Option<String>,
     pub(crate) userns_remap: Option<String>,
     pub(crate) log: String,
@@ -119,6 +138,8 @@ impl Arguments {
             None => File::default(),
         };
         let listen = self.listen.or(file.listen);
+        let addresses = if self.join.is_empty() { file.join } else { self.join };
+        let token = self.token.or(file.token);
         let data_dir = self.data_dir.or(file.data_dir);
         let run_dir = self.run_dir.or(file.run_dir);
         Ok(Config {
@@ -128,6 +149,7 @@ impl Arguments {
             listen: listen.unwrap_or(DEFAULT_LISTEN),
             listen_is_default: listen.is_none(),
             advertise: self.advertise.or(file.advertise),
+            join: join(addresses, token)?,
             group: self.group.or(file.group),
             userns_remap: self.userns_remap.or(file.userns_remap),
             log: self.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
@@ -135,6 +157,24 @@ impl Arguments {
             registries: file.registries,
         })
     }
+}
+
+/// Addresses without a port have the usual one.
+fn join(
+    addresses: Vec<String>,
+    token: Option<String>,
+) -> anyhow::Result<Option<(Vec<String>, String)>> {
+    if addresses.is_empty() {
+        return Ok(None);
+    }
+    let token = token.context("join needs a token; get it with \"ctl cluster join-token\"")?;
+    let port = DEFAULT_LISTEN.port();
+    let with_port = |address: String| match address.parse::<std::net::IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, port).to_string(),
+        Err(_) if address.contains(':') => address,
+        Err(_) => format!("{address}:{port}"),
+    };
+    Ok(Some((addresses.into_iter().map(with_port).collect(), token)))
 }
 
 fn read(path: &Path) -> anyhow::Result<File> {

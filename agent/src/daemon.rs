@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use shoal_image::ImageStore;
-use shoal_manager::ca::{ClusterCa, NODE_VALIDITY};
+use shoal_manager::ca::{ClusterCa, NODE_VALIDITY, NodeCertificate};
 use shoal_manager::{Manager, ManagerConfig, NodeInfo};
 use shoal_network::{Engine, EngineConfig};
 use shoal_proto::v1::NodeRole;
 use shoal_runtime::{Runtime, RuntimeConfig};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,7 @@ use crate::api::{ContainersApi, ImagesApi};
 use crate::config::Config;
 use crate::container::Users;
 use crate::identity::Identity;
+use crate::join::{self, Membership};
 use crate::node::{Fabric, Node, Reports, Shared, StatusStore, Volumes};
 use crate::session::{self, Managers};
 use crate::single::Singles;
@@ -40,21 +42,16 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    let identity = Identity::load_or_create(&config.data_dir)?;
+    let membership = member(&config).await?;
+    let identity = match &membership {
+        Some(membership) => membership.identity.clone(),
+        None => Identity::load_or_create(&config.data_dir)?,
+    };
     let node = open_node(&config, &identity).await?;
-    let listener = serve::listen(&config).await?;
-    let listen = listener.local_addr()?;
-    let advertise = advertise(&config, listen);
-    let now = SystemTime::now();
-    let ca = ClusterCa::open_or_create(&config.data_dir.join("ca"), &identity.cluster, now)?;
-    let certificate = ca.issue(identity.node, NodeRole::Manager, NODE_VALIDITY, now)?;
-    let manager = Manager::start(ManagerConfig {
-        data_dir: config.data_dir.clone(),
-        cluster: identity.cluster.clone(),
-        node: identity.node,
-        info: node_info(&config, &node, listen, &advertise),
-    })
-    .await?;
+    let plane = match membership {
+        Some(membership) => Plane::worker(&config, membership),
+        None => Plane::manager(&config, &identity, &node).await?,
+    };
 
     let stop = CancellationToken::new();
     let socket = serve::bind_socket(&config.run_dir.join("shoal.sock"), config.group.as_deref())?;
@@ -63,34 +60,105 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         images: ImagesApi::new(node.images.clone()),
         containers: ContainersApi::new(singles.clone()),
     };
-    let people = serve::people(socket, &manager, apis, stop.clone());
-    let nodes = serve::nodes(listener, &manager, &certificate, stop.clone());
+    let Plane { part, managers } = plane;
+    let (manager, nodes, certificate) = match part {
+        Part::Manager { manager, listener, certificate } => {
+            let nodes = serve::nodes(listener, &manager, &certificate, stop.clone());
+            (Some(manager), Some(nodes), None)
+        }
+        Part::Worker { certificate } => (None, None, Some(certificate)),
+    };
+    let control = match &manager {
+        Some(manager) => serve::Control::Here(manager),
+        None => serve::Control::Elsewhere(managers.addresses()),
+    };
+    let people = serve::people(socket, control, apis, stop.clone());
     let mut tasks = Tasks::new(node.clone());
     let known = tasks.kept().into_iter().chain(singles.all().into_iter().map(|one| one.id.clone()));
     collect_garbage(&node, &known.collect()).await;
     tasks.resume().await;
     singles.resume().await;
-    tracing::info!(node.id = %identity.node, %listen, "ready");
+    tracing::info!(node.id = %identity.node, manager = manager.is_some(), "ready");
 
-    let managers = Managers {
-        address: local(listen).to_string(),
-        tls: certificate.client_config(),
-        advertise,
+    let nodes = async {
+        match nodes {
+            Some(nodes) => nodes.await,
+            None => std::future::pending().await,
+        }
+    };
+    let renewal = async {
+        match certificate {
+            Some(certificate) => {
+                join::keep_certificate(&config.data_dir, certificate, &managers).await;
+            }
+            None => std::future::pending().await,
+        }
     };
     let served = async { tokio::try_join!(people, nodes).map(drop) };
     tokio::pin!(served);
     tokio::select! {
         ended = &mut served => ended?,
         () = session::run(node.clone(), &mut tasks, &managers) => {}
+        () = renewal => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     stop.cancel();
     // A watch that somebody leaves open must not hold the agent up.
     let _ = tokio::time::timeout(DRAIN, served).await;
-    manager.shutdown().await;
+    if let Some(manager) = &manager {
+        manager.shutdown().await;
+    }
     close(&config, &node, &tasks, &singles).await;
     Ok(())
+}
+
+/// What this host has joined, or joins now; none when it is, or begins, a cluster of its own.
+async fn member(config: &Config) -> anyhow::Result<Option<Membership>> {
+    let joined = join::load(&config.data_dir)?;
+    let (None, Some((addresses, token))) = (&joined, &config.join) else { return Ok(joined) };
+    let name = config.name.clone().unwrap_or_else(host::name);
+    join::join(&config.data_dir, &name, addresses, token).await.map(Some)
+}
+
+/// This node's part in the cluster, and where its agent finds the managers.
+struct Plane {
+    part: Part,
+    managers: Managers,
+}
+
+enum Part {
+    Manager { manager: Manager, listener: TcpListener, certificate: NodeCertificate },
+    Worker { certificate: NodeCertificate },
+}
+
+impl Plane {
+    fn worker(config: &Config, membership: Membership) -> Self {
+        let Membership { certificate, managers, .. } = membership;
+        let tls = certificate.client_config();
+        let managers = Managers::new(managers, tls, advertise(config, config.listen));
+        Self { part: Part::Worker { certificate }, managers }
+    }
+
+    async fn manager(config: &Config, identity: &Identity, node: &Node) -> anyhow::Result<Self> {
+        let listener = serve::listen(config).await?;
+        let listen = listener.local_addr()?;
+        let advertise = advertise(config, listen);
+        let now = SystemTime::now();
+        let ca = ClusterCa::open_or_create(&config.data_dir.join("ca"), &identity.cluster, now)?;
+        let certificate = ca.issue(identity.node, NodeRole::Manager, NODE_VALIDITY, now)?;
+        let manager = Manager::start(ManagerConfig {
+            data_dir: config.data_dir.clone(),
+            cluster: identity.cluster.clone(),
+            node: identity.node,
+            info: node_info(config, node, listen, &advertise),
+            ca,
+        })
+        .await?;
+        let own = local(listen).to_string();
+        let managers = Managers::new(vec![own], certificate.client_config(), advertise);
+        Ok(Self { part: Part::Manager { manager, listener, certificate }, managers })
+    }
 }
 
 /// With containers left, everything stays for them; without, the host is as it was before.

@@ -1,8 +1,8 @@
 //! Who this node is: made at its first start, the same ever after.
 
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
-use std::path::Path;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use shoal_proto::NodeId;
@@ -14,22 +14,34 @@ pub(crate) struct Identity {
     pub(crate) cluster: String,
 }
 
+fn file(data_dir: &Path) -> PathBuf {
+    data_dir.join("identity")
+}
+
 impl Identity {
+    /// Whether the folder is some node's.
+    pub(crate) fn exists(data_dir: &Path) -> bool {
+        file(data_dir).exists()
+    }
+
+    /// That of a cluster's first node is made up.
     pub(crate) fn load_or_create(data_dir: &Path) -> anyhow::Result<Self> {
-        let path = data_dir.join("identity");
-        match fs::read_to_string(&path) {
-            Ok(text) => Self::parse(&text)
-                .with_context(|| format!("{} is damaged; restore it", path.display())),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let identity = Self {
-                    node: NodeId::from_bits(random_bits()?),
-                    cluster: NodeId::from_bits(random_bits()?).to_string(),
-                };
-                identity.save(&path).with_context(|| format!("can't write {}", path.display()))?;
-                Ok(identity)
-            }
-            Err(error) => Err(error).with_context(|| format!("can't read {}", path.display())),
+        if Self::exists(data_dir) {
+            return Self::load(data_dir);
         }
+        let identity = Self {
+            node: NodeId::from_bits(random_bits()?),
+            cluster: NodeId::from_bits(random_bits()?).to_string(),
+        };
+        identity.save(data_dir)?;
+        Ok(identity)
+    }
+
+    pub(crate) fn load(data_dir: &Path) -> anyhow::Result<Self> {
+        let path = file(data_dir);
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("{} is damaged; restore it", path.display()))
     }
 
     /// Two lines: the node's id and the cluster's.
@@ -40,12 +52,16 @@ impl Identity {
         Ok(Self { node, cluster })
     }
 
-    fn save(&self, path: &Path) -> std::io::Result<()> {
-        let partial = path.with_extension("partial");
-        let mut file = fs::File::create(&partial)?;
-        writeln!(file, "{}\n{}", self.node, self.cluster)?;
-        file.sync_all()?;
-        fs::rename(partial, path)
+    pub(crate) fn save(&self, data_dir: &Path) -> anyhow::Result<()> {
+        let path = file(data_dir);
+        let write = || {
+            let partial = path.with_extension("partial");
+            let mut file = fs::File::create(&partial)?;
+            writeln!(file, "{}\n{}", self.node, self.cluster)?;
+            file.sync_all()?;
+            fs::rename(partial, &path)
+        };
+        write().with_context(|| format!("can't write {}", path.display()))
     }
 }
 

@@ -6,6 +6,7 @@ mod container;
 mod daemon;
 mod host;
 mod identity;
+mod join;
 mod lock;
 mod node;
 mod serve;

@@ -17,7 +17,7 @@ use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-use crate::api::{ContainersApi, ImagesApi};
+use crate::api::{ContainersApi, ControlElsewhere, ImagesApi};
 use crate::config::Config;
 
 /// The group that may use the socket when the settings name none.
@@ -78,10 +78,18 @@ pub(crate) struct Apis {
     pub(crate) containers: ContainersApi,
 }
 
+/// Who answers for the cluster.
+pub(crate) enum Control<'a> {
+    /// The manager on this node.
+    Here(&'a Manager),
+    /// Those at these addresses.
+    Elsewhere(&'a [String]),
+}
+
 /// Serves people until told to stop.
 pub(crate) async fn people(
     listener: UnixListener,
-    manager: &Manager,
+    control: Control<'_>,
     apis: Apis,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -90,8 +98,13 @@ pub(crate) async fn people(
         .build_v1()?;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    Server::builder()
-        .add_service(manager.control_service())
+    let server = match control {
+        Control::Here(manager) => Server::builder().add_service(manager.control_service()),
+        Control::Elsewhere(managers) => {
+            Server::builder().add_service(ControlElsewhere::new(managers))
+        }
+    };
+    server
         .add_service(ImagesServer::new(apis.images))
         .add_service(ContainersServer::new(apis.containers))
         .add_service(health_service)
@@ -101,18 +114,24 @@ pub(crate) async fn people(
         .context("the socket's server")
 }
 
-/// Serves nodes until told to stop: only those with a certificate of this cluster.
-pub(crate) async fn nodes(
+/// Serves nodes, which show a certificate of this cluster, and hosts that want one, until told to
+/// stop.
+pub(crate) fn nodes(
     listener: TcpListener,
     manager: &Manager,
     certificate: &NodeCertificate,
     stop: CancellationToken,
-) -> anyhow::Result<()> {
-    Server::builder()
-        .tls_config(certificate.server_config())?
-        .tcp_nodelay(true)
-        .add_service(manager.dispatcher_service())
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled())
-        .await
-        .context("the nodes' server")
+) -> impl Future<Output = anyhow::Result<()>> + use<> {
+    let (dispatcher, ca) = (manager.dispatcher_service(), manager.node_ca_service());
+    let tls = certificate.server_config();
+    async move {
+        Server::builder()
+            .tls_config(tls)?
+            .tcp_nodelay(true)
+            .add_service(dispatcher)
+            .add_service(ca)
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled())
+            .await
+            .context("the nodes' server")
+    }
 }

@@ -3,6 +3,8 @@
 
 mod logs;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -29,9 +31,36 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Where the managers are and how to be known to them.
 pub(crate) struct Managers {
-    pub(crate) address: String,
-    pub(crate) tls: ClientTlsConfig,
-    pub(crate) advertise: String,
+    addresses: Vec<String>,
+    tls: Mutex<ClientTlsConfig>,
+    advertise: String,
+    /// Which to try next.
+    turn: AtomicUsize,
+}
+
+impl Managers {
+    /// `advertise` is where this node is to be found. There is at least one address.
+    pub(crate) fn new(addresses: Vec<String>, tls: ClientTlsConfig, advertise: String) -> Self {
+        Self { addresses, tls: Mutex::new(tls), advertise, turn: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// For sessions from now on.
+    pub(crate) fn set_tls(&self, tls: ClientTlsConfig) {
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = tls;
+    }
+
+    fn tls(&self) -> ClientTlsConfig {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn next(&self) -> &str {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        &self.addresses[turn % self.addresses.len()]
+    }
 }
 
 /// Keeps a session, one after the other, for as long as the agent runs.
@@ -48,17 +77,15 @@ pub(crate) async fn run(node: Node, tasks: &mut Tasks, managers: &Managers) {
 }
 
 async fn connect(managers: &Managers) -> anyhow::Result<Channel> {
-    let endpoint = Endpoint::from_shared(format!("https://{}", managers.address))?
-        .tls_config(managers.tls.clone())?
+    let address = managers.next();
+    let endpoint = Endpoint::from_shared(format!("https://{address}"))?
+        .tls_config(managers.tls())?
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(Duration::from_secs(2))
         .keep_alive_timeout(Duration::from_secs(3))
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
-    endpoint
-        .connect()
-        .await
-        .with_context(|| format!("can't reach the manager at {}", managers.address))
+    endpoint.connect().await.with_context(|| format!("can't reach the manager at {address}"))
 }
 
 async fn hold(

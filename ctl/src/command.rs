@@ -1,5 +1,6 @@
 //! The commands, and what each is given.
 
+mod cluster;
 mod container;
 mod image;
 mod info;
@@ -43,6 +44,9 @@ enum Command {
     Version,
     /// Show the cluster and the node that answers
     Info(Listing),
+    /// The cluster as a whole
+    #[command(subcommand)]
+    Cluster(cluster::Command),
     /// Nodes of the cluster
     #[command(subcommand)]
     Node(node::Command),
@@ -114,6 +118,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Version => Ok(ExitCode::SUCCESS),
         Command::Info(listing) => info::info(&mut client, &listing).await,
+        Command::Cluster(command) => cluster::run(&mut client, command).await,
         Command::Node(command) => node::run(&mut client, command).await,
         Command::Stack(command) => stack::run(&mut client, command, load).await,
         Command::Service(command) => service::run(&mut client, command).await,

@@ -11,21 +11,24 @@ use std::time::SystemTime;
 use shoal_core::context::Context;
 use shoal_core::deploy::{self, DeployError};
 use shoal_core::lookup::{self, LookupError};
-use shoal_core::store::{Changes, Conflict, Store, Task};
+use shoal_core::node::{self, NodeUpdate};
+use shoal_core::store::{Changes, Conflict, Node, Store, Task};
 use shoal_proto::NodeId;
 use shoal_proto::v1::control_server::Control;
 use shoal_proto::v1::{
-    DeployStackRequest, DeployStackResponse, GetInfoRequest, GetInfoResponse, GetServiceRequest,
-    GetServiceResponse, ListNetworksRequest, ListNetworksResponse, ListNodesRequest,
-    ListNodesResponse, ListServicesRequest, ListServicesResponse, ListStacksRequest,
-    ListStacksResponse, ListTasksRequest, ListTasksResponse, LogEntry, LogsRequest,
-    NodeDescription, NodeRole, RemoveServiceRequest, RemoveServiceResponse, RemoveStackRequest,
-    RemoveStackResponse, ScaleServiceRequest, ScaleServiceResponse, TaskState, WatchEvent,
-    WatchRequest,
+    DeployStackRequest, DeployStackResponse, GetInfoRequest, GetInfoResponse, GetJoinTokenRequest,
+    GetJoinTokenResponse, GetNodeRequest, GetNodeResponse, GetServiceRequest, GetServiceResponse,
+    ListNetworksRequest, ListNetworksResponse, ListNodesRequest, ListNodesResponse,
+    ListServicesRequest, ListServicesResponse, ListStacksRequest, ListStacksResponse,
+    ListTasksRequest, ListTasksResponse, LogEntry, LogsRequest, NodeAvailability, NodeDescription,
+    NodeRole, RemoveNodeRequest, RemoveNodeResponse, RemoveServiceRequest, RemoveServiceResponse,
+    RemoveStackRequest, RemoveStackResponse, ScaleServiceRequest, ScaleServiceResponse, TaskState,
+    UpdateNodeRequest, UpdateNodeResponse, WatchEvent, WatchRequest,
 };
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
+use crate::join::NodeCa;
 use crate::logs::LogBroker;
 use crate::raft::{Commit, ProposeError, Raft};
 use crate::random;
@@ -66,6 +69,7 @@ struct Shared {
     cluster: String,
     node: NodeId,
     info: NodeInfo,
+    join: NodeCa,
 }
 
 impl Api {
@@ -75,13 +79,20 @@ impl Api {
         cluster: String,
         node: NodeId,
         info: NodeInfo,
+        join: NodeCa,
     ) -> Self {
-        Self { shared: Arc::new(Shared { raft, broker, cluster, node, info }) }
+        Self { shared: Arc::new(Shared { raft, broker, cluster, node, info, join }) }
     }
 
     /// The state with everything committed before the request.
     async fn store(&self) -> Result<Store, Status> {
         self.shared.raft.read_barrier().await.map_err(|error| refused(&error))
+    }
+
+    fn shown(&self, node: &Node) -> shoal_proto::v1::Node {
+        let mut shown = shoal_proto::v1::Node::from(node);
+        shown.leader = node.id == self.shared.node;
+        shown
     }
 
     /// Commits what `decide` makes of the newest state; again when someone was faster.
@@ -178,12 +189,72 @@ impl Control for Api {
         _request: Request<ListNodesRequest>,
     ) -> Result<Response<ListNodesResponse>, Status> {
         let store = self.store().await?;
-        let nodes = store.nodes().map(|node| {
-            let mut shown = shoal_proto::v1::Node::from(&**node);
-            shown.leader = node.id == self.shared.node;
-            shown
-        });
+        let nodes = store.nodes().map(|node| self.shown(node));
         Ok(Response::new(ListNodesResponse { nodes: nodes.collect() }))
+    }
+
+    async fn get_node(
+        &self,
+        request: Request<GetNodeRequest>,
+    ) -> Result<Response<GetNodeResponse>, Status> {
+        let store = self.store().await?;
+        let node = lookup::node(&store, &request.into_inner().node).map_err(not_found)?;
+        Ok(Response::new(GetNodeResponse { node: Some(self.shown(node)) }))
+    }
+
+    async fn update_node(
+        &self,
+        request: Request<UpdateNodeRequest>,
+    ) -> Result<Response<UpdateNodeResponse>, Status> {
+        let request = request.into_inner();
+        let availability = match request.availability {
+            None => None,
+            Some(number) => Some(NodeAvailability::try_from(number).map_err(|_| {
+                Status::invalid_argument(format!("there is no availability {number}"))
+            })?),
+        };
+        let update = NodeUpdate {
+            availability,
+            add_labels: request.add_labels.into_iter().collect(),
+            remove_labels: request.remove_labels,
+        };
+        let (id, store) = self
+            .change(|store, context, changes| {
+                let node = lookup::node(store, &request.node).map_err(not_found)?;
+                node::update(node, &update, context, changes)
+                    .map_err(|error| Status::invalid_argument(error.to_string()))?;
+                Ok(node.id)
+            })
+            .await?;
+        let node = store.node(id).map(|node| self.shown(node));
+        Ok(Response::new(UpdateNodeResponse { node }))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<RemoveNodeRequest>,
+    ) -> Result<Response<RemoveNodeResponse>, Status> {
+        let RemoveNodeRequest { node: name, force } = request.into_inner();
+        let (id, _) = self
+            .change(|store, _, changes| {
+                let node = lookup::node(store, &name).map_err(not_found)?;
+                node::remove(store, node, force, changes)
+                    .map_err(|error| Status::failed_precondition(error.to_string()))?;
+                Ok(node.id)
+            })
+            .await?;
+        Ok(Response::new(RemoveNodeResponse { id: id.to_string() }))
+    }
+
+    async fn get_join_token(
+        &self,
+        request: Request<GetJoinTokenRequest>,
+    ) -> Result<Response<GetJoinTokenResponse>, Status> {
+        let token = self.shared.join.worker_token(request.into_inner().rotate).await?;
+        Ok(Response::new(GetJoinTokenResponse {
+            token: token.to_string(),
+            addresses: vec![self.shared.info.advertise_address.clone()],
+        }))
     }
 
     async fn deploy_stack(

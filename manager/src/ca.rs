@@ -8,20 +8,23 @@
 mod file;
 mod inspect;
 mod node;
+mod token;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use shoal_proto::NodeId;
 use shoal_proto::v1::NodeRole;
 use time::OffsetDateTime;
 
 pub use inspect::{NodeIdentity, peer_identity};
-pub use node::NodeCertificate;
+pub use node::{NodeCertificate, NodeKey, manager_client};
+pub(crate) use token::is_same_secret;
+pub use token::{JoinToken, TokenError};
 
 const ROOT_KEY: &str = "root.key";
 const ROOT_CERT: &str = "root.crt";
@@ -35,7 +38,7 @@ const ROOT_VALIDITY: Duration = Duration::from_secs(20 * 365 * 86_400);
 /// How long a node's certificate is good for.
 pub const NODE_VALIDITY: Duration = Duration::from_secs(90 * 86_400);
 /// Clocks of nodes may differ by this much.
-const CLOCK_SKEW: Duration = Duration::from_secs(3600);
+pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
 /// Why a certificate could not be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +100,9 @@ pub enum CaError {
         /// This cluster.
         wanted: String,
     },
+    /// A certificate that was asked for is not what was asked for.
+    #[error("the manager's answer: {0}")]
+    Answer(String),
     /// A peer's certificate that is not one of this kind of cluster.
     #[error("the peer's certificate {0}")]
     Peer(String),
@@ -169,6 +175,45 @@ impl ClusterCa {
         now: SystemTime,
     ) -> Result<NodeCertificate, CaError> {
         let key = KeyPair::generate()?;
+        let params = self.params(node, role, validity, now)?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(NodeCertificate {
+            cert_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            root_pem: self.root_pem.clone(),
+            identity: NodeIdentity { node, role, cluster: self.cluster.clone() },
+            issued_at: now,
+            expires_at: now + validity,
+        })
+    }
+}
+
+impl ClusterCa {
+    /// Makes a certificate for a node that has made its key itself; `request` is a PKCS #10 request
+    /// as PEM, of which nothing but the public key counts.
+    ///
+    /// # Errors
+    /// The request can't be read, or its key has not signed it.
+    pub fn sign(
+        &self,
+        request: &str,
+        node: NodeId,
+        role: NodeRole,
+        validity: Duration,
+        now: SystemTime,
+    ) -> Result<String, CaError> {
+        let mut request = CertificateSigningRequestParams::from_pem(request)?;
+        request.params = self.params(node, role, validity, now)?;
+        Ok(request.signed_by(&self.issuer)?.pem())
+    }
+
+    fn params(
+        &self,
+        node: NodeId,
+        role: NodeRole,
+        validity: Duration,
+        now: SystemTime,
+    ) -> Result<CertificateParams, CaError> {
         let dns = match role {
             NodeRole::Manager => MANAGER_NAME,
             NodeRole::Worker => WORKER_NAME,
@@ -179,15 +224,19 @@ impl ClusterCa {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         set_validity(&mut params, now, validity);
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(NodeCertificate {
-            cert_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-            root_pem: self.root_pem.clone(),
-            identity: NodeIdentity { node, role, cluster: self.cluster.clone() },
-            issued_at: now,
-            expires_at: now + validity,
-        })
+        Ok(params)
+    }
+
+    /// The root's certificate, as PEM.
+    #[must_use]
+    pub fn root_pem(&self) -> &str {
+        &self.root_pem
+    }
+
+    /// The cluster's id.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.cluster
     }
 }
 

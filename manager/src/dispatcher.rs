@@ -20,6 +20,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::ca::{NodeIdentity, peer_identity};
+use crate::join::removed;
 use crate::logs::LogBroker;
 use crate::raft::{ProposeError, Raft};
 use crate::random;
@@ -40,15 +41,25 @@ struct Shared {
     raft: Raft,
     broker: Arc<LogBroker>,
     reports: Reports,
+    /// The node that this manager runs on: it needs no token.
+    own: NodeId,
     /// Counts each node's sessions: only the newest one's end means anything.
     sessions: Mutex<BTreeMap<NodeId, u64>>,
 }
 
 impl Dispatcher {
-    pub(crate) fn new(raft: Raft, broker: Arc<LogBroker>) -> Self {
+    /// Nodes that were there have the grace time to begin a session with this manager.
+    pub(crate) fn new(raft: Raft, broker: Arc<LogBroker>, own: NodeId) -> Self {
         let reports = Reports::start(raft.clone());
-        let shared = Shared { raft, broker, reports, sessions: Mutex::default() };
-        Self { shared: Arc::new(shared) }
+        let known: Vec<NodeId> = raft.store().nodes().map(|node| node.id).collect();
+        let shared = Shared { raft, broker, reports, own, sessions: Mutex::default() };
+        let dispatcher = Self { shared: Arc::new(shared) };
+        for node in known {
+            let turn = dispatcher.begin(node);
+            let dispatcher = dispatcher.clone();
+            tokio::spawn(async move { dispatcher.end(node, turn).await });
+        }
+        dispatcher
     }
 }
 
@@ -76,6 +87,10 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         let Some(agent_message::Message::Hello(hello)) = first else {
             return Err(Status::invalid_argument("a session begins with Hello"));
         };
+        let is_known = self.shared.raft.store().node(identity.node).is_some();
+        if !is_known && identity.node != self.shared.own {
+            return Err(removed(identity.node));
+        }
         let turn = self.begin(identity.node);
         self.register(&identity, hello).await?;
         tracing::info!(node.id = %identity.node, "session");
@@ -127,6 +142,10 @@ impl Dispatcher {
             address: address.to_owned(),
         };
         self.change_node(identity.node, |old| {
+            // Taken out at this very moment.
+            if old.is_none() && identity.node != self.shared.own {
+                return None;
+            }
             let mut node = old.cloned().unwrap_or_else(|| Node {
                 id: identity.node,
                 meta: Default::default(),

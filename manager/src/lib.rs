@@ -5,6 +5,7 @@
 mod api;
 pub mod ca;
 mod dispatcher;
+mod join;
 mod leader;
 mod logs;
 mod manager;

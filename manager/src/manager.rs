@@ -6,10 +6,13 @@ use std::sync::Arc;
 use shoal_proto::NodeId;
 use shoal_proto::v1::control_server::ControlServer;
 use shoal_proto::v1::dispatcher_server::DispatcherServer;
+use shoal_proto::v1::node_ca_server::NodeCaServer;
 use tokio::task::JoinHandle;
 
 use crate::api::{Api, NodeInfo};
+use crate::ca::ClusterCa;
 use crate::dispatcher::Dispatcher;
+use crate::join::NodeCa;
 use crate::logs::LogBroker;
 use crate::raft::{self, Leadership, Raft, RaftConfig, RaftError};
 use crate::{leader, raft::ProposeError};
@@ -24,6 +27,8 @@ pub struct ManagerConfig {
     pub node: NodeId,
     /// What that node tells people of itself.
     pub info: NodeInfo,
+    /// The cluster's root.
+    pub ca: ClusterCa,
 }
 
 /// Why a manager could not start.
@@ -42,6 +47,7 @@ pub struct Manager {
     raft: Raft,
     api: Api,
     dispatcher: Dispatcher,
+    node_ca: NodeCa,
     leader: JoinHandle<()>,
 }
 
@@ -56,10 +62,12 @@ impl Manager {
             return Err(ProposeError::Stopped.into());
         }
         let broker = Arc::new(LogBroker::default());
-        let dispatcher = Dispatcher::new(raft.clone(), Arc::clone(&broker));
-        let api = Api::new(raft.clone(), broker, config.cluster, config.node, config.info);
+        let dispatcher = Dispatcher::new(raft.clone(), Arc::clone(&broker), config.node);
+        let node_ca = NodeCa::new(raft.clone(), Arc::new(config.ca));
+        let join = node_ca.clone();
+        let api = Api::new(raft.clone(), broker, config.cluster, config.node, config.info, join);
         let leader = tokio::spawn(leader::run(raft.clone()));
-        Ok(Self { raft, api, dispatcher, leader })
+        Ok(Self { raft, api, dispatcher, node_ca, leader })
     }
 
     /// The API of the cluster, to be served to people.
@@ -72,6 +80,12 @@ impl Manager {
     #[must_use]
     pub fn dispatcher_service(&self) -> DispatcherServer<Dispatcher> {
         DispatcherServer::new(self.dispatcher.clone())
+    }
+
+    /// The service that makes hosts nodes, to be served to whoever asks.
+    #[must_use]
+    pub fn node_ca_service(&self) -> NodeCaServer<NodeCa> {
+        NodeCaServer::new(self.node_ca.clone())
     }
 
     /// Stops.

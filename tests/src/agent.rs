@@ -25,6 +25,8 @@ pub struct Agent {
     cgroups: Vec<PathBuf>,
     /// A disk of its own.
     mounted: Option<String>,
+    /// Further flags of each start.
+    flags: Vec<String>,
 }
 
 impl Agent {
@@ -39,8 +41,15 @@ impl Agent {
     /// A host and folders, without an agent yet.
     #[must_use]
     pub fn prepare() -> Self {
+        Self::on(Host::new(), &[])
+    }
+
+    /// The same on a host that is there, to be started with these flags too.
+    #[must_use]
+    pub fn on(host: Host, flags: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("shoal-test-").tempdir().unwrap();
-        Self { host: Host::new(), dir, process: None, cgroups: cgroups(), mounted: None }
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        Self { host, dir, process: None, cgroups: cgroups(), mounted: None, flags }
     }
 
     #[must_use]
@@ -66,6 +75,7 @@ impl Agent {
         if self.settings_path().exists() {
             command.arg("--config").arg(self.settings_path());
         }
+        command.args(&self.flags);
         command
     }
 
@@ -92,15 +102,25 @@ impl Agent {
 
     /// Starts it in the same folders.
     pub fn restart(&mut self) {
-        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let child =
-            self.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
-        self.process = Some(child);
+        self.spawn();
         until(
             "the agent answers",
             || self.ctl(&["node", "ls"]),
             |output| output.code == 0 && output.stdout.contains("ready"),
         );
+    }
+
+    /// The same for a worker, which does not answer for the cluster.
+    pub fn restart_worker(&mut self) {
+        self.spawn();
+        until("the worker answers", || self.ctl(&["ps"]), |output| output.code == 0);
+    }
+
+    fn spawn(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let child =
+            self.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        self.process = Some(child);
     }
 
     /// As `kill -9` or `kill` does; waits until it is gone.

@@ -12,6 +12,9 @@ static NUMBER: AtomicU32 = AtomicU32::new(0);
 /// Gone when dropped, with all that is in it.
 pub struct Host {
     name: String,
+    /// A namespace of its own to play the outside; those on a switch share the switch's.
+    outside: Option<String>,
+    address: String,
 }
 
 fn run(program: &str, args: &[&str]) -> Output {
@@ -28,8 +31,10 @@ impl Host {
     #[must_use]
     pub fn new() -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let host = Self { name: format!("shoal-{}-{number}", std::process::id()) };
-        let (inside, outside) = (host.name.clone(), host.outside());
+        let name = format!("shoal-{}-{number}", std::process::id());
+        let outside = format!("{name}-out");
+        let host = Self { name, outside: Some(outside.clone()), address: ADDRESS.to_owned() };
+        let inside = host.name.clone();
         for name in [&inside, &outside] {
             must("ip", &["netns", "add", name]);
             must("ip", &["-n", name, "link", "set", "lo", "up"]);
@@ -45,8 +50,10 @@ impl Host {
         host
     }
 
-    fn outside(&self) -> String {
-        format!("{}-out", self.name)
+    /// Where others on its link find it.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// A command on the host. Only the network is another one: cgroups stay in sight.
@@ -67,7 +74,8 @@ impl Host {
     /// What an HTTP client outside gets from the host; none when there is no answer.
     #[must_use]
     pub fn get_from_outside(&self, port: u16, path: &str) -> Option<String> {
-        let netns = format!("--net=/run/netns/{}", self.outside());
+        let outside = self.outside.as_ref().expect("it has a world of its own");
+        let netns = format!("--net=/run/netns/{outside}");
         let url = format!("http://{ADDRESS}:{port}{path}");
         let output = run("nsenter", &[&netns, "curl", "-fsS", "-m", "5", &url]);
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -101,8 +109,68 @@ impl Default for Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        for name in [self.name.clone(), self.outside()] {
-            run("ip", &["netns", "delete", &name]);
+        for name in [Some(&self.name), self.outside.as_ref()].into_iter().flatten() {
+            run("ip", &["netns", "delete", name]);
         }
+    }
+}
+
+/// A virtual switch that hosts are plugged into, and whose cables can be pulled.
+pub struct Switch {
+    name: String,
+}
+
+impl Switch {
+    #[must_use]
+    pub fn new() -> Self {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let switch = Self { name: format!("shoal-{}-sw{number}", std::process::id()) };
+        must("ip", &["netns", "add", &switch.name]);
+        must("ip", &["-n", &switch.name, "link", "add", "br0", "type", "bridge"]);
+        let address = format!("{OUTSIDE}/24");
+        must("ip", &["-n", &switch.name, "address", "add", &address, "dev", "br0"]);
+        must("ip", &["-n", &switch.name, "link", "set", "br0", "up"]);
+        switch
+    }
+
+    /// A host on it, with the address 192.0.2.(10 + number).
+    #[must_use]
+    pub fn host(&self, number: u8) -> Host {
+        let name = format!("{}-{number}", self.name);
+        let address = format!("192.0.2.{}", 10 + number);
+        must("ip", &["netns", "add", &name]);
+        must("ip", &["-n", &name, "link", "set", "lo", "up"]);
+        let port = Self::port(number);
+        let pair =
+            ["link", "add", "up0", "type", "veth", "peer", "name", &port, "netns", &self.name];
+        must("ip", &[&["-n", &name][..], &pair].concat());
+        must("ip", &["-n", &self.name, "link", "set", &port, "master", "br0", "up"]);
+        let with_prefix = format!("{address}/24");
+        must("ip", &["-n", &name, "address", "add", &with_prefix, "dev", "up0"]);
+        must("ip", &["-n", &name, "link", "set", "up0", "up"]);
+        must("ip", &["-n", &name, "route", "add", "default", "via", OUTSIDE]);
+        Host { name, outside: None, address }
+    }
+
+    fn port(number: u8) -> String {
+        format!("port{number}")
+    }
+
+    /// Pulls a host's cable, or plugs it in again.
+    pub fn plug(&self, number: u8, plugged: bool) {
+        let state = if plugged { "up" } else { "down" };
+        must("ip", &["-n", &self.name, "link", "set", &Self::port(number), state]);
+    }
+}
+
+impl Default for Switch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        run("ip", &["netns", "delete", &self.name]);
     }
 }

@@ -9,7 +9,7 @@ mod registry;
 mod wait;
 
 pub use agent::{Agent, Output};
-pub use host::Host;
+pub use host::{Host, Switch};
 pub use registry::Registry;
 pub use wait::until;
 

@@ -110,8 +110,8 @@ pub fn concerns(event: &Event, node: NodeId) -> bool {
                 || old.is_some_and(|old| old.state().is_terminal() != new.state().is_terminal())
         }
         Event::Deleted(Object::Task(old)) => old.node == Some(node) || is_endpoint(old),
-        Event::Put { new: Object::Node(_) | Object::Stack(_), .. }
-        | Event::Deleted(Object::Node(_) | Object::Stack(_)) => false,
+        Event::Put { new: Object::Node(_) | Object::Stack(_) | Object::Cluster(_), .. }
+        | Event::Deleted(Object::Node(_) | Object::Stack(_) | Object::Cluster(_)) => false,
         Event::Put { .. } | Event::Deleted(_) => true,
     }
 }

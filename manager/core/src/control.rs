@@ -63,7 +63,11 @@ impl Control {
                 }
                 Object::Stack(stack) => drop(self.stacks.insert(stack.id)),
                 Object::Network(network) => self.stacks.extend(network.stack),
-                Object::Node(_) => {}
+                // What is on a node that is lost or to be emptied is made anew elsewhere.
+                Object::Node(node) => {
+                    self.services.extend(store.node_tasks(node.id).map(|task| task.service));
+                }
+                Object::Cluster(_) => {}
             }
         }
     }

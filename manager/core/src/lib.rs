@@ -10,6 +10,7 @@ pub mod context;
 pub mod control;
 pub mod deploy;
 pub mod lookup;
+pub mod node;
 pub mod orchestrator;
 pub mod scheduler;
 pub mod store;

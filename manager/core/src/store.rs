@@ -15,12 +15,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use shoal_proto::v1::{StoreSnapshot, TaskStatus};
+use shoal_proto::v1::{NodeAvailability, NodeState, StoreSnapshot, TaskStatus};
 use shoal_proto::{NetworkId, NodeId, ServiceId, StackId, TaskId};
 
 pub use change::{Change, Changes, Conflict, Event, Stamped};
 pub use convert::ConvertError;
-pub use object::{Attachment, Key, Meta, Network, Node, Object, Service, Slot, Stack, Task, Vip};
+pub use object::{
+    Attachment, Cluster, Key, Meta, Network, Node, Object, Service, Slot, Stack, Task, Vip,
+};
 
 use index::Indexes;
 
@@ -33,6 +35,7 @@ pub struct Store {
     tasks: OrdMap<TaskId, Arc<Task>>,
     networks: OrdMap<NetworkId, Arc<Network>>,
     stacks: OrdMap<StackId, Arc<Stack>>,
+    cluster: Option<Arc<Cluster>>,
     indexes: Indexes,
 }
 
@@ -131,6 +134,27 @@ impl Store {
         self.networks.values()
     }
 
+    /// Whether the task is on a node that is down: it may run or not, and nobody can tell.
+    #[must_use]
+    pub fn is_lost(&self, task: &Task) -> bool {
+        let node = task.node.and_then(|node| self.nodes.get(&node));
+        !task.state().is_terminal()
+            && node.is_some_and(|node| node.status.state() == NodeState::Down)
+    }
+
+    /// Whether the task is on a node that is to be emptied.
+    #[must_use]
+    pub fn is_leaving(&self, task: &Task) -> bool {
+        let node = task.node.and_then(|node| self.nodes.get(&node));
+        node.is_some_and(|node| node.spec.availability() == NodeAvailability::Drain)
+    }
+
+    /// What is said of the cluster as a whole; none before its first manager has said it.
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
+    }
+
     /// The stack of that id.
     #[must_use]
     pub fn stack(&self, id: StackId) -> Option<&Arc<Stack>> {
@@ -163,6 +187,7 @@ impl Store {
             Key::Task(id) => self.tasks.get(&id).cloned().map(Object::Task),
             Key::Network(id) => self.networks.get(&id).cloned().map(Object::Network),
             Key::Stack(id) => self.stacks.get(&id).cloned().map(Object::Stack),
+            Key::Cluster => self.cluster.clone().map(Object::Cluster),
         }
     }
 
@@ -173,7 +198,8 @@ impl Store {
         let networks = self.networks.values().cloned().map(Object::Network);
         let services = self.services.values().cloned().map(Object::Service);
         let tasks = self.tasks.values().cloned().map(Object::Task);
-        nodes.chain(stacks).chain(networks).chain(services).chain(tasks)
+        let cluster = self.cluster.iter().cloned().map(Object::Cluster);
+        cluster.chain(nodes).chain(stacks).chain(networks).chain(services).chain(tasks)
     }
 
     /// Does all of `changes`, or nothing. `index` is the entry's raft index and becomes the
@@ -260,6 +286,10 @@ impl Store {
                 seal(&mut Arc::make_mut(&mut new).meta);
                 Object::Stack(new)
             }
+            Object::Cluster(mut new) => {
+                seal(&mut Arc::make_mut(&mut new).meta);
+                Object::Cluster(new)
+            }
         }
     }
 
@@ -283,6 +313,7 @@ impl Store {
             Object::Task(object) => drop(self.tasks.insert(object.id, object)),
             Object::Network(object) => drop(self.networks.insert(object.id, object)),
             Object::Stack(object) => drop(self.stacks.insert(object.id, object)),
+            Object::Cluster(object) => self.cluster = Some(object),
         }
     }
 
@@ -294,6 +325,7 @@ impl Store {
             Key::Task(id) => drop(self.tasks.remove(&id)),
             Key::Network(id) => drop(self.networks.remove(&id)),
             Key::Stack(id) => drop(self.stacks.remove(&id)),
+            Key::Cluster => self.cluster = None,
         }
     }
 

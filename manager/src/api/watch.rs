@@ -49,32 +49,35 @@ impl Filter {
             Object::Task(task) => self.services.contains(&task.service),
             Object::Network(network) => self.stack.is_some() && network.stack == self.stack,
             Object::Stack(stack) => self.stack == Some(stack.id),
-            Object::Node(_) => false,
+            Object::Node(_) | Object::Cluster(_) => false,
         }
     }
 }
 
-fn wire(object: &Object) -> WatchEvent {
+/// None for what is the managers' own: the cluster's object holds the secrets of its tokens.
+fn wire(object: &Object) -> Option<WatchEvent> {
     let event = match object {
         Object::Node(object) => Wire::Node((&**object).into()),
         Object::Service(object) => Wire::Service((&**object).into()),
         Object::Task(object) => Wire::Task((&**object).into()),
         Object::Network(object) => Wire::Network((&**object).into()),
         Object::Stack(object) => Wire::Stack((&**object).into()),
+        Object::Cluster(_) => return None,
     };
-    WatchEvent { event: Some(event) }
+    Some(WatchEvent { event: Some(event) })
 }
 
-fn removed(object: &Object) -> WatchEvent {
+fn removed(object: &Object) -> Option<WatchEvent> {
     let (kind, id) = match object.key() {
         Key::Node(id) => ("node", id.to_string()),
         Key::Service(id) => ("service", id.to_string()),
         Key::Task(id) => ("task", id.to_string()),
         Key::Network(id) => ("network", id.to_string()),
         Key::Stack(id) => ("stack", id.to_string()),
+        Key::Cluster => return None,
     };
     let object = RemovedObject { kind: kind.to_owned(), id };
-    WatchEvent { event: Some(Wire::Removed(object)) }
+    Some(WatchEvent { event: Some(Wire::Removed(object)) })
 }
 
 type Events = Pin<Box<dyn Stream<Item = Result<WatchEvent, Status>> + Send>>;
@@ -84,8 +87,8 @@ pub(super) fn stream(raft: Raft, request: WatchRequest) -> Result<Events, Lookup
     let mut filter = Filter::parse(&store, &request)?;
     Ok(Box::pin(async_stream::try_stream! {
         for object in store.objects() {
-            if filter.wants(&object) {
-                yield wire(&object);
+            if filter.wants(&object) && let Some(event) = wire(&object) {
+                yield event;
             }
         }
         yield WatchEvent { event: Some(Wire::Synced(true)) };
@@ -103,10 +106,13 @@ pub(super) fn stream(raft: Raft, request: WatchRequest) -> Result<Events, Lookup
                 continue;
             }
             for event in commit.events.iter() {
-                match event {
-                    Event::Put { new, .. } if filter.wants(new) => yield wire(new),
-                    Event::Deleted(old) if filter.wants(old) => yield removed(old),
-                    _ => {}
+                let told = match event {
+                    Event::Put { new, .. } if filter.wants(new) => wire(new),
+                    Event::Deleted(old) if filter.wants(old) => removed(old),
+                    _ => None,
+                };
+                if let Some(told) = told {
+                    yield told;
                 }
             }
         }

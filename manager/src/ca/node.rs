@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use rcgen::KeyPair;
+use rcgen::{CertificateParams, KeyPair};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
 use super::inspect::{self, NodeIdentity};
@@ -25,13 +25,68 @@ pub struct NodeCertificate {
     pub(super) expires_at: SystemTime,
 }
 
+/// What a host needs to dial a manager of the cluster with that root before it has a certificate.
+#[must_use]
+pub fn manager_client(root_pem: &str) -> ClientTlsConfig {
+    ClientTlsConfig::new().ca_certificate(Certificate::from_pem(root_pem)).domain_name(MANAGER_NAME)
+}
+
+/// A key that a node has made for a certificate that it asks for.
+pub struct NodeKey {
+    key: KeyPair,
+    request_pem: String,
+}
+
+impl NodeKey {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// The system has no randomness to give.
+    pub fn generate() -> Result<Self, CaError> {
+        let key = KeyPair::generate()?;
+        let request_pem = CertificateParams::new(Vec::new())?.serialize_request(&key)?.pem()?;
+        Ok(Self { key, request_pem })
+    }
+
+    /// The request for a certificate, PKCS #10 as PEM.
+    #[must_use]
+    pub fn request_pem(&self) -> &str {
+        &self.request_pem
+    }
+
+    /// The node's certificate, from what a manager has answered.
+    ///
+    /// # Errors
+    /// The certificate is not of this key, or not of the cluster that the manager names.
+    pub fn certified(
+        self,
+        cert_pem: &str,
+        root_pem: &str,
+        cluster: &str,
+    ) -> Result<NodeCertificate, CaError> {
+        let (identity, validity) =
+            inspect::check_node(Path::new("the new certificate"), cert_pem, &self.key, cluster)
+                .map_err(|error| CaError::Answer(error.to_string()))?;
+        Ok(NodeCertificate {
+            cert_pem: cert_pem.to_owned(),
+            key_pem: self.key.serialize_pem(),
+            root_pem: root_pem.to_owned(),
+            identity,
+            issued_at: validity.from + CLOCK_SKEW,
+            expires_at: validity.until,
+        })
+    }
+}
+
 impl NodeCertificate {
-    /// What a manager's server needs: it shows this certificate and asks for one of the cluster.
+    /// What a manager's server needs: it shows this certificate, and takes one of the cluster.
     #[must_use]
     pub fn server_config(&self) -> ServerTlsConfig {
         ServerTlsConfig::new()
             .identity(Identity::from_pem(&self.cert_pem, &self.key_pem))
             .client_ca_root(Certificate::from_pem(&self.root_pem))
+            // A host that joins has none yet. Every service but that for joining asks for one.
+            .client_auth_optional(true)
     }
 
     /// What a node needs to dial a manager.

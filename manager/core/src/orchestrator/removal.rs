@@ -17,7 +17,8 @@ pub(super) fn reconcile_service(
 ) {
     let mut left = false;
     for task in store.service_tasks(service.id) {
-        if task.state().is_terminal() {
+        // A node that comes back is told what it has, and stops all else.
+        if task.state().is_terminal() || store.is_lost(task) {
             changes.delete(&Object::Task(Arc::clone(task)));
         } else {
             left |= task.node.is_some();

@@ -14,7 +14,7 @@ use shoal_proto::v1::{TaskSpec, TaskState, TaskStatus};
 use super::restart::{Decision, decide};
 use super::{dependency, history, stop};
 use crate::context::Context;
-use crate::store::{Changes, Meta, Service, Slot, Store, Task};
+use crate::store::{Changes, Meta, Object, Service, Slot, Store, Task};
 
 /// Slots of one service that may be without a running task for an update at the same time.
 const UPDATE_PARALLELISM: usize = 1;
@@ -34,11 +34,14 @@ pub(super) fn reconcile(
             (task.meta.created_at.seconds, task.meta.created_at.nanos, task.id)
         });
     }
-    let wanted = wanted_slots(service.replicas(), &slots);
+    let wanted = wanted_slots(store, service.replicas(), &slots);
     for (slot, tasks) in &slots {
         if !wanted.contains(slot) {
             for task in tasks {
-                stop(task, TaskState::Remove, context, changes);
+                match store.is_lost(task) {
+                    true => changes.delete(&Object::Task(Arc::clone(task))),
+                    false => stop(task, TaskState::Remove, context, changes),
+                }
             }
         }
         history::reap(tasks, wanted.contains(slot), changes);
@@ -52,7 +55,7 @@ pub(super) fn reconcile(
     let mut wake_at = None;
     for slot in wanted {
         let tasks = slots.get(&slot).map(Vec::as_slice).unwrap_or_default();
-        let pass = SlotPass { service, spec: &spec, slot, tasks, unmet: unmet.as_deref() };
+        let pass = SlotPass { store, service, spec: &spec, slot, tasks, unmet: unmet.as_deref() };
         let at = pass.run(&mut budget, context, changes);
         wake_at = earliest(wake_at, at);
     }
@@ -68,9 +71,13 @@ pub(crate) fn earliest(a: Option<SystemTime>, b: Option<SystemTime>) -> Option<S
 
 /// The slots to fill: those with a running task first, then other live ones, then those that
 /// only have a history, then new ones; low numbers before high ones.
-fn wanted_slots(replicas: u64, slots: &BTreeMap<Slot, Vec<&Arc<Task>>>) -> BTreeSet<Slot> {
+fn wanted_slots(
+    store: &Store,
+    replicas: u64,
+    slots: &BTreeMap<Slot, Vec<&Arc<Task>>>,
+) -> BTreeSet<Slot> {
     let rank = |tasks: &[&Arc<Task>]| {
-        let live = tasks.iter().filter(|task| task.is_live());
+        let live = tasks.iter().filter(|task| task.is_live() && !store.is_lost(task));
         match live.map(|task| task.state()).max() {
             Some(TaskState::Running) => Some(0),
             Some(_) => Some(1),
@@ -102,6 +109,7 @@ fn in_update(service: &Service, tasks: Option<&[&Arc<Task>]>) -> bool {
 }
 
 struct SlotPass<'a> {
+    store: &'a Store,
     service: &'a Service,
     spec: &'a Arc<TaskSpec>,
     slot: Slot,
@@ -116,13 +124,21 @@ impl SlotPass<'_> {
         context: &mut Context<'_>,
         changes: &mut Changes,
     ) -> Option<SystemTime> {
-        let current = self.live().find(|task| task.spec_version == self.service.spec_version);
+        for lost in self.tasks.iter().filter(|task| task.is_live() && self.store.is_lost(task)) {
+            stop(lost, TaskState::Shutdown, context, changes);
+        }
+        let current = self.live().find(|task| {
+            task.spec_version == self.service.spec_version && !self.store.is_leaving(task)
+        });
         let Some(current) = current else {
             return self.fill(budget, context, changes);
         };
         let up = current.state() >= TaskState::Ready;
+        let has_no_place = current.node.is_none() && !current.status.error.is_empty();
         for other in self.live().filter(|task| task.id != current.id) {
-            if up || other.state() != TaskState::Running {
+            // A node that is to be emptied is, also when nothing else can take over.
+            let evicted = has_no_place && self.store.is_leaving(other);
+            if up || evicted || other.state() != TaskState::Running {
                 stop(other, TaskState::Shutdown, context, changes);
             }
         }
@@ -131,7 +147,12 @@ impl SlotPass<'_> {
     }
 
     fn live(&self) -> impl Iterator<Item = &Arc<Task>> {
-        self.tasks.iter().copied().filter(|task| task.is_live())
+        self.tasks.iter().copied().filter(|task| task.is_live() && !self.store.is_lost(task))
+    }
+
+    /// It has ended, or is out of reach.
+    fn is_over(&self, task: &Task) -> bool {
+        task.state().is_terminal() || self.store.is_lost(task)
     }
 
     /// Lets a held task run once nothing stands in its way, or says what does.
@@ -139,11 +160,10 @@ impl SlotPass<'_> {
         if task.desired >= TaskState::Running {
             return;
         }
-        let blocker = self
-            .tasks
-            .iter()
-            .find(|other| other.id != task.id && !other.state().is_terminal())
-            .map(|other| format!("waits for {}.{} to make room", other.service_name, other.slot));
+        let blocker =
+            self.tasks.iter().find(|other| other.id != task.id && !self.is_over(other)).map(
+                |other| format!("waits for {}.{} to make room", other.service_name, other.slot),
+            );
         let waiting_for = blocker.or_else(|| self.unmet.map(str::to_owned)).unwrap_or_default();
         let desired = if waiting_for.is_empty() { TaskState::Running } else { TaskState::Ready };
         if desired != task.desired || waiting_for != task.waiting_for {
@@ -159,8 +179,10 @@ impl SlotPass<'_> {
         changes: &mut Changes,
     ) -> Option<SystemTime> {
         // A slot whose new task failed keeps its turn.
-        let replaces_running = self.live().any(|task| task.state() == TaskState::Running)
-            && !in_update(self.service, Some(self.tasks));
+        let stays = |task: &&Arc<Task>| !self.store.is_leaving(task);
+        let mut running = self.live().filter(|task| task.state() == TaskState::Running);
+        let replaces_running =
+            running.any(|task| stays(&task)) && !in_update(self.service, Some(self.tasks));
         if replaces_running {
             if *budget == 0 {
                 return None;
@@ -168,7 +190,10 @@ impl SlotPass<'_> {
             *budget -= 1;
         }
         let last = self.tasks.last().filter(|task| {
-            task.spec_version == self.service.spec_version && task.desired < TaskState::Shutdown
+            task.spec_version == self.service.spec_version
+                && task.desired < TaskState::Shutdown
+                && self.is_over(task)
+                && !self.store.is_lost(task)
         });
         let (failures, not_before) = match last {
             None => (0, None),
@@ -183,7 +208,7 @@ impl SlotPass<'_> {
         if let Some(last) = last {
             stop(last, TaskState::Shutdown, context, changes);
         }
-        let free = self.tasks.iter().all(|task| task.state().is_terminal());
+        let free = self.tasks.iter().all(|task| self.is_over(task));
         let id = TaskId::from_bits(context.bits());
         let desired =
             if free && self.unmet.is_none() { TaskState::Running } else { TaskState::Ready };

@@ -3,6 +3,7 @@
 //! waits for. Tasks of one slot stand oldest first.
 
 mod dependency;
+mod nodes;
 mod removal;
 mod restart;
 

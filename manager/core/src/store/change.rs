@@ -128,7 +128,7 @@ macro_rules! stamped {
     )*};
 }
 
-stamped! { Node Service Task Network Stack }
+stamped! { Node Service Task Network Stack Cluster }
 
 impl Changes {
     /// Makes an object that must not exist yet.

@@ -7,7 +7,7 @@ use shoal_proto::{IdError, StackId};
 
 use super::change::Change;
 use super::object::{
-    Attachment, Key, Meta, Network, Node, Object, Service, Slot, Stack, Task, Vip,
+    Attachment, Cluster, Key, Meta, Network, Node, Object, Service, Slot, Stack, Task, Vip,
 };
 
 /// A message that is not a whole object or change.
@@ -266,6 +266,18 @@ impl TryFrom<v1::Stack> for Stack {
     }
 }
 
+impl From<&Cluster> for v1::Cluster {
+    fn from(cluster: &Cluster) -> Self {
+        Self { meta: Some((&cluster.meta).into()), worker_secret: cluster.worker_secret.clone() }
+    }
+}
+
+impl From<v1::Cluster> for Cluster {
+    fn from(cluster: v1::Cluster) -> Self {
+        Self { meta: cluster.meta.into(), worker_secret: cluster.worker_secret }
+    }
+}
+
 impl From<&Object> for v1::Object {
     fn from(object: &Object) -> Self {
         use v1::object::Object as Wire;
@@ -275,6 +287,7 @@ impl From<&Object> for v1::Object {
             Object::Task(object) => Wire::Task((&**object).into()),
             Object::Network(object) => Wire::Network((&**object).into()),
             Object::Stack(object) => Wire::Stack((&**object).into()),
+            Object::Cluster(object) => Wire::Cluster((&**object).into()),
         };
         Self { object: Some(object) }
     }
@@ -291,6 +304,7 @@ impl TryFrom<v1::Object> for Object {
             Wire::Task(object) => Task::try_from(object)?.into(),
             Wire::Network(object) => Network::try_from(object)?.into(),
             Wire::Stack(object) => Stack::try_from(object)?.into(),
+            Wire::Cluster(object) => Cluster::from(object).into(),
         })
     }
 }
@@ -336,6 +350,7 @@ impl From<Key> for v1::Deletion {
             Key::Task(id) => (v1::ObjectKind::Task, id.to_string()),
             Key::Network(id) => (v1::ObjectKind::Network, id.to_string()),
             Key::Stack(id) => (v1::ObjectKind::Stack, id.to_string()),
+            Key::Cluster => (v1::ObjectKind::Cluster, String::new()),
         };
         Self { kind: kind.into(), id }
     }
@@ -351,6 +366,7 @@ impl TryFrom<v1::Deletion> for Key {
             v1::ObjectKind::Task => Self::Task(deletion.id.parse()?),
             v1::ObjectKind::Network => Self::Network(deletion.id.parse()?),
             v1::ObjectKind::Stack => Self::Stack(deletion.id.parse()?),
+            v1::ObjectKind::Cluster => Self::Cluster,
             v1::ObjectKind::Unspecified => return Err(ConvertError::Unknown { what: "object" }),
         })
     }

@@ -35,7 +35,7 @@ impl Indexes {
             Object::Stack(new) => {
                 self.stack_names.get(&new.spec.name).map(|id| (&new.spec.name, Key::Stack(*id)))
             }
-            Object::Node(_) | Object::Task(_) => None,
+            Object::Node(_) | Object::Task(_) | Object::Cluster(_) => None,
         };
         if let Some((name, holder)) = taken {
             return Err(Conflict::NameTaken { name: name.clone(), holder });
@@ -53,7 +53,7 @@ impl Indexes {
             self.addresses.insert(held, object.key());
         }
         match object {
-            Object::Node(_) => {}
+            Object::Node(_) | Object::Cluster(_) => {}
             Object::Service(new) => drop(self.service_names.insert(new.spec.name.clone(), new.id)),
             Object::Network(new) => drop(self.network_names.insert(new.spec.name.clone(), new.id)),
             Object::Stack(new) => drop(self.stack_names.insert(new.spec.name.clone(), new.id)),
@@ -77,7 +77,7 @@ impl Indexes {
             self.addresses.remove(&held);
         }
         match object {
-            Object::Node(_) => {}
+            Object::Node(_) | Object::Cluster(_) => {}
             Object::Service(old) => drop(self.service_names.remove(&old.spec.name)),
             Object::Network(old) => drop(self.network_names.remove(&old.spec.name)),
             Object::Stack(old) => drop(self.stack_names.remove(&old.spec.name)),
@@ -116,6 +116,6 @@ fn addresses(object: &Object) -> Vec<(NetworkId, IpAddr)> {
         Object::Network(network) => {
             network.gateway.into_iter().map(|gateway| (network.id, gateway)).collect()
         }
-        Object::Task(_) | Object::Node(_) | Object::Stack(_) => Vec::new(),
+        Object::Task(_) | Object::Node(_) | Object::Stack(_) | Object::Cluster(_) => Vec::new(),
     }
 }

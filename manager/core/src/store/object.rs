@@ -196,6 +196,15 @@ pub struct Stack {
     pub removing: bool,
 }
 
+/// What is said of the cluster as a whole; there is one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cluster {
+    /// Version and times.
+    pub meta: Meta,
+    /// The secret part of the token that workers join with.
+    pub worker_secret: String,
+}
+
 /// An object of any kind.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Object {
@@ -209,6 +218,8 @@ pub enum Object {
     Network(Arc<Network>),
     /// A stack.
     Stack(Arc<Stack>),
+    /// The cluster.
+    Cluster(Arc<Cluster>),
 }
 
 /// An object's id with its kind.
@@ -224,6 +235,8 @@ pub enum Key {
     Network(NetworkId),
     /// A stack's.
     Stack(StackId),
+    /// The cluster's: it is the only one.
+    Cluster,
 }
 
 impl fmt::Display for Key {
@@ -234,6 +247,7 @@ impl fmt::Display for Key {
             Self::Task(id) => write!(f, "task {id}"),
             Self::Network(id) => write!(f, "network {id}"),
             Self::Stack(id) => write!(f, "stack {id}"),
+            Self::Cluster => f.write_str("the cluster"),
         }
     }
 }
@@ -248,6 +262,7 @@ impl Object {
             Self::Task(object) => Key::Task(object.id),
             Self::Network(object) => Key::Network(object.id),
             Self::Stack(object) => Key::Stack(object.id),
+            Self::Cluster(_) => Key::Cluster,
         }
     }
 
@@ -260,6 +275,7 @@ impl Object {
             Self::Task(object) => &object.meta,
             Self::Network(object) => &object.meta,
             Self::Stack(object) => &object.meta,
+            Self::Cluster(object) => &object.meta,
         }
     }
 }
@@ -274,4 +290,4 @@ macro_rules! into_object {
     )*};
 }
 
-into_object! { Node Service Task Network Stack }
+into_object! { Node Service Task Network Stack Cluster }

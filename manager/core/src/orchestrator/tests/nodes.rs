@@ -1,0 +1,92 @@
+//! Nodes that are lost, come back, or are to be emptied.
+
+use shoal_proto::NodeId;
+use shoal_proto::v1::{NodeAvailability, NodeState, TaskState};
+
+use super::{newest, picture, reconcile};
+use crate::testing::{Cluster, node, placed, service};
+
+/// A service of two tasks: one on node 1, one on node 2.
+fn running() -> Cluster {
+    let mut cluster = Cluster::default();
+    cluster.put(node(1));
+    cluster.put(node(2));
+    cluster.put(service(1, "web", 2));
+    reconcile(&mut cluster);
+    for (slot, place) in [("web.1", 1), ("web.2", 2)] {
+        let id = newest(&cluster, slot);
+        let task = (**cluster.store.task(id).unwrap()).clone();
+        cluster.put(placed(task, place, TaskState::Running));
+    }
+    reconcile(&mut cluster);
+    assert_eq!(picture(&cluster), "1:running 2:running");
+    cluster
+}
+
+fn change(cluster: &mut Cluster, number: u128, change: impl FnOnce(&mut crate::store::Node)) {
+    let mut node = (**cluster.store.node(NodeId::from_bits(number)).unwrap()).clone();
+    change(&mut node);
+    cluster.put(node);
+    reconcile(cluster);
+}
+
+#[test]
+fn what_ran_on_a_lost_node_is_replaced_at_once_and_not_waited_for() {
+    let mut cluster = running();
+    change(&mut cluster, 1, |node| node.status.set_state(NodeState::Down));
+    assert_eq!(picture(&cluster), "1:running/shutdown 1:new 2:running");
+    let id = newest(&cluster, "web.1");
+    let task = (**cluster.store.task(id).unwrap()).clone();
+    cluster.put(placed(task, 2, TaskState::Running));
+    reconcile(&mut cluster);
+    // Back again, it is told to stop what is no longer wanted.
+    change(&mut cluster, 1, |node| node.status.set_state(NodeState::Ready));
+    assert_eq!(picture(&cluster), "1:running/shutdown 1:running 2:running");
+    cluster.agents();
+    reconcile(&mut cluster);
+    assert_eq!(picture(&cluster), "1:shutdown/shutdown 1:running 2:running");
+}
+
+#[test]
+fn a_service_is_removed_though_a_node_of_its_is_lost() {
+    let mut cluster = running();
+    change(&mut cluster, 1, |node| node.status.set_state(NodeState::Down));
+    let web = (**cluster.store.service_by_name("web").unwrap()).clone();
+    cluster.put(crate::store::Service { removing: true, ..web });
+    reconcile(&mut cluster);
+    cluster.agents();
+    reconcile(&mut cluster);
+    assert_eq!((picture(&cluster), cluster.store.services().count()), (String::new(), 0));
+}
+
+#[test]
+fn a_node_is_emptied_when_others_are_ready_to_take_over() {
+    let mut cluster = running();
+    change(&mut cluster, 1, |node| node.spec.set_availability(NodeAvailability::Drain));
+    let waits = "(waits for web.1 to make room)";
+    assert_eq!(picture(&cluster), format!("1:running 1:new/ready {waits} 2:running"));
+    let id = newest(&cluster, "web.1");
+    let task = (**cluster.store.task(id).unwrap()).clone();
+    cluster.put(placed(task, 2, TaskState::Ready));
+    reconcile(&mut cluster);
+    assert_eq!(picture(&cluster), format!("1:running/shutdown 1:ready/ready {waits} 2:running"));
+    cluster.agents();
+    reconcile(&mut cluster);
+    assert_eq!(picture(&cluster), "1:shutdown/shutdown 1:ready 2:running");
+}
+
+#[test]
+fn a_node_is_emptied_also_when_nothing_can_take_over() {
+    let mut cluster = running();
+    change(&mut cluster, 1, |node| node.spec.set_availability(NodeAvailability::Drain));
+    let id = newest(&cluster, "web.1");
+    let mut task = (**cluster.store.task(id).unwrap()).clone();
+    task.status.error = "no suitable node".to_owned();
+    cluster.put(task);
+    reconcile(&mut cluster);
+    assert!(
+        picture(&cluster).starts_with("1:running/shutdown 1:new/ready"),
+        "{}",
+        picture(&cluster)
+    );
+}
