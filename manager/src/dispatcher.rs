@@ -16,6 +16,7 @@ use shoal_proto::v1::{
     AgentMessage, Hello, ManagerMessage, NodeState, NodeStatus, PublishLogsRequest,
     PublishLogsResponse, agent_message,
 };
+use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -57,7 +58,7 @@ impl Dispatcher {
         for node in known {
             let turn = dispatcher.begin(node);
             let dispatcher = dispatcher.clone();
-            tokio::spawn(async move { dispatcher.end(node, turn).await });
+            tokio::spawn(async move { dispatcher.end(node, turn, Instant::now()).await });
         }
         dispatcher
     }
@@ -162,9 +163,9 @@ impl Dispatcher {
         .await
     }
 
-    /// A node without a session for the grace time is down.
-    async fn end(&self, node: NodeId, turn: u64) {
-        tokio::time::sleep(GRACE).await;
+    /// A node that has not been heard of for the grace time, and has no newer session, is down.
+    async fn end(&self, node: NodeId, turn: u64, heard: Instant) {
+        tokio::time::sleep_until(heard + GRACE).await;
         if !self.is_current(node, turn) {
             return;
         }

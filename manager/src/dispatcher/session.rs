@@ -14,12 +14,16 @@ use shoal_proto::v1::{
 };
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
 use super::{Dispatcher, GRACE, HEARTBEAT};
 use crate::raft::{Commit, Raft};
+
+/// How often an agent's silence is looked at.
+const CHECK: Duration = Duration::from_millis(100);
 
 type Outbound = Result<ManagerMessage, Status>;
 
@@ -37,13 +41,14 @@ pub(super) fn serve(
         let (direct, direct_inbox) = mpsc::unbounded_channel();
         dispatcher.shared.broker.add_session(node, direct.clone());
         let raft = dispatcher.shared.raft.clone();
+        let mut heard = Instant::now();
         tokio::select! {
             () = send(&raft, node, &outbound, direct_inbox) => {}
-            () = receive(&dispatcher, node, turn, inbound) => {}
+            () = receive(&dispatcher, node, turn, inbound, &mut heard) => {}
         }
         dispatcher.shared.broker.remove_session(node, &direct);
         tracing::info!(node.id = %node, "session over");
-        dispatcher.end(node, turn).await;
+        dispatcher.end(node, turn, heard).await;
     });
     Box::pin(ReceiverStream::new(stream))
 }
@@ -54,9 +59,9 @@ async fn receive(
     node: NodeId,
     turn: u64,
     mut inbound: Streaming<AgentMessage>,
+    heard: &mut Instant,
 ) {
-    let mut check = tokio::time::interval(Duration::from_millis(500));
-    let mut heard = tokio::time::Instant::now();
+    let mut check = tokio::time::interval(CHECK);
     loop {
         let message = tokio::select! {
             message = inbound.next() => message,
@@ -68,7 +73,7 @@ async fn receive(
             }
         };
         let Some(Ok(message)) = message else { return };
-        heard = tokio::time::Instant::now();
+        *heard = Instant::now();
         if let Some(agent_message::Message::Status(update)) = message.message {
             for update in update.updates {
                 let (Ok(task), Some(status)) = (update.task_id.parse(), update.status) else {
