@@ -1,12 +1,25 @@
 //! Mounts of a configuration, as the runtime takes them.
 
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::Mount as OciMount;
 use shoal_proto::v1::{Mount, MountType};
 use shoal_runtime::spec::{self, COPY_UP};
 
 use crate::node::{Node, Volumes};
+
+/// Without `.` and `..`, as the words say and whatever the links in the image.
+fn clean(path: &Path) -> PathBuf {
+    let mut cleaned = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => cleaned.push(name),
+            Component::ParentDir => drop(cleaned.pop()),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
+        }
+    }
+    cleaned
+}
 
 /// The mount; makes the volume or the folder that it needs.
 pub(super) fn build(
@@ -15,9 +28,12 @@ pub(super) fn build(
     number: usize,
     mount: &Mount,
 ) -> Result<OciMount, String> {
-    let target = Path::new(&mount.target);
-    if !target.is_absolute() {
+    if !mount.target.starts_with('/') {
         return Err(format!("mount target {:?} is not an absolute path", mount.target));
+    }
+    let target = &clean(Path::new(&mount.target));
+    if target == Path::new("/") {
+        return Err(format!("mount target {:?} is the root itself", mount.target));
     }
     let access = if mount.read_only { "ro" } else { "rw" };
     let built = match mount.r#type() {
@@ -73,4 +89,16 @@ pub(super) fn build(
         }
     };
     built.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_cleaned_and_stay_below_the_root() {
+        for (path, cleaned) in [("/x/../y", "/y"), ("/a/./b//c/", "/a/b/c"), ("/../..", "/")] {
+            assert_eq!(clean(Path::new(path)), Path::new(cleaned));
+        }
+    }
 }

@@ -18,6 +18,8 @@ use crate::node::Node;
 /// As Docker's json-file driver is best set.
 const LOG_SIZE: u64 = 20 << 20;
 const LOG_FILES: u32 = 3;
+/// As Docker's.
+const LEAST_MEMORY: i64 = 6 << 20;
 const READ_WRITE_MAKE: &str = "rwm";
 
 /// Where a container is and what it is called.
@@ -147,6 +149,9 @@ fn options(
         "" => own.working_dir().clone().unwrap_or_default(),
         cwd => cwd.to_owned(),
     };
+    if !cwd.is_empty() && !cwd.starts_with('/') {
+        return Err(format!("working directory {cwd:?} is not an absolute path"));
+    }
     let mut devices = config.devices.iter().map(device).collect::<Result<Vec<_>, _>>()?;
     for node in &edits.device_nodes {
         let host_path = if node.host_path.is_empty() { &node.path } else { &node.host_path };
@@ -198,6 +203,9 @@ pub(crate) fn limit(
     let swap = limits.memory_swap_bytes;
     if swap > 0 && swap < limits.memory_bytes {
         return Err("the limit of memory and swap together is below the memory's".to_owned());
+    }
+    if limits.memory_bytes > 0 && limits.memory_bytes < LEAST_MEMORY {
+        return Err("a memory limit is 6m at the least: no container starts with less".to_owned());
     }
     if limits.nano_cpus > 0 && limits.cpu_quota > 0 {
         return Err("cpus and cpu-quota say the same: give one of them".to_owned());

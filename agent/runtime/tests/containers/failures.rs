@@ -98,6 +98,9 @@ pub(super) fn every_failing_step_leaves_nothing(fixture: &Fixture) {
             }
         }
     }
+    // What the traced processes share; those that were ended early have left it.
+    super::open(fixture.dir.path(), &format!("{}-one", fixture.parent)).close();
+    assert!(cgroups_named(&format!("{}-one", fixture.parent)).is_empty());
     println!("{steps} failures, one at a time");
     assert!(steps > 100, "only {steps} steps were made to fail");
 }
