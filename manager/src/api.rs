@@ -129,7 +129,10 @@ fn refused(error: &ProposeError) -> Status {
         ProposeError::Conflict(Conflict::NameTaken { .. }) => Status::already_exists(message),
         ProposeError::Conflict(_) => Status::aborted(message),
         ProposeError::TooLarge { .. } => Status::invalid_argument(message),
-        ProposeError::NotLeader { .. } | ProposeError::Stopped => Status::unavailable(message),
+        ProposeError::NotLeader { .. } | ProposeError::LeaderChanged | ProposeError::Stopped => {
+            Status::unavailable(message)
+        }
+        ProposeError::Members(_) => Status::failed_precondition(message),
         ProposeError::Storage(_) => Status::resource_exhausted(message),
     }
 }

@@ -7,7 +7,7 @@ use shoal_core::context::Context;
 use shoal_core::control::Control;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-use crate::raft::{Leadership, ProposeError, Raft};
+use crate::raft::{Commit, Leadership, ProposeError, Raft};
 use crate::random;
 
 /// After a change that the disk did not take.
@@ -42,8 +42,16 @@ async fn lead(raft: &Raft) {
                     control.resync(&raft.store());
                     continue;
                 }
-                Err(ProposeError::NotLeader { .. } | ProposeError::Stopped) => return,
-                Err(error @ (ProposeError::Storage(_) | ProposeError::TooLarge { .. })) => {
+                Err(
+                    ProposeError::NotLeader { .. }
+                    | ProposeError::LeaderChanged
+                    | ProposeError::Stopped,
+                ) => return,
+                Err(
+                    error @ (ProposeError::Storage(_)
+                    | ProposeError::TooLarge { .. }
+                    | ProposeError::Members(_)),
+                ) => {
                     tracing::error!(%error, "the control loops can't commit");
                     control.resync(&raft.store());
                     wake_at = Some(now + RETRY);
@@ -57,17 +65,24 @@ async fn lead(raft: &Raft) {
         };
         match next {
             None => {}
-            Some(Ok(commit)) => control.observe(&commit.store, &commit.events),
+            Some(Ok(commit)) => take_in(&mut control, &commit),
             Some(Err(RecvError::Lagged(_))) => control.resync(&raft.store()),
             Some(Err(RecvError::Closed)) => return,
         }
         loop {
             match commits.try_recv() {
-                Ok(commit) => control.observe(&commit.store, &commit.events),
+                Ok(commit) => take_in(&mut control, &commit),
                 Err(TryRecvError::Lagged(_)) => control.resync(&raft.store()),
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Closed) => return,
             }
         }
+    }
+}
+
+fn take_in(control: &mut Control, commit: &Commit) {
+    match commit.whole {
+        true => control.resync(&commit.store),
+        false => control.observe(&commit.store, &commit.events),
     }
 }

@@ -57,7 +57,12 @@ impl Manager {
     /// # Errors
     /// See [`ManagerError`].
     pub async fn start(config: ManagerConfig) -> Result<Self, ManagerError> {
-        let raft = raft::start(RaftConfig::new(config.data_dir.join("raft"))).await?;
+        let raft = raft::start(
+            RaftConfig::new(config.data_dir.join("raft")),
+            // A group of one has nobody to write to.
+            Box::new(drop),
+        )
+        .await?;
         if !raft.leadership_until(|now| matches!(now, Leadership::Leader { .. })).await {
             return Err(ProposeError::Stopped.into());
         }

@@ -13,6 +13,7 @@ mod snapshot;
 mod storage;
 mod waiting;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -40,7 +41,53 @@ pub struct RaftConfig {
     /// Applied entries between two snapshots. The last two are kept, and the log from the older
     /// one on.
     pub snapshot_every: u64,
+    /// What an empty folder means.
+    pub begin: Begin,
 }
+
+/// What a manager with an empty folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// The first of a new group.
+    Found,
+    /// One that a group that is there takes in: it waits until it is told of everything.
+    Join,
+}
+
+/// Who is in a group, by their numbers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Those that elect, and whose word makes an entry committed.
+    pub voters: BTreeSet<u64>,
+    /// Those that are told everything and have no say.
+    pub learners: BTreeSet<u64>,
+}
+
+/// A change of who is in the group; one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberChange {
+    /// Takes in a member that is told everything and has no say, or takes a voter's say away.
+    Learner(u64),
+    /// Gives a member a say.
+    Voter(u64),
+    /// Lets a member go.
+    Remove(u64),
+}
+
+/// A message to another member, to be carried by whatever means: it may be lost, come late or
+/// twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    /// Whom to.
+    pub to: u64,
+    /// For [`Raft::step`] there.
+    pub bytes: Vec<u8>,
+    /// It holds a snapshot: say how its way ended with [`Raft::sent_snapshot`].
+    pub is_snapshot: bool,
+}
+
+/// What carries messages away; it must not block.
+pub type Outbox = Box<dyn FnMut(Outgoing) + Send>;
 
 impl RaftConfig {
     /// Ticks of 100 ms, heartbeats each 200 ms, elections after one to two seconds, a snapshot
@@ -54,6 +101,7 @@ impl RaftConfig {
             heartbeat_ticks: 2,
             election_ticks: 10,
             snapshot_every: 10_000,
+            begin: Begin::Found,
         }
     }
 }
@@ -116,6 +164,12 @@ pub enum ProposeError {
         /// The leader's number, when known.
         leader: Option<u64>,
     },
+    /// This manager led and does not any more. The change is not confirmed; it may still commit.
+    #[error("the leader changed meanwhile; look whether the change was made, and try again if not")]
+    LeaderChanged,
+    /// Who is in the group is being changed already, or can't be changed so.
+    #[error("the managers can't be changed so: {0}")]
+    Members(String),
     /// The log can't be written. The change is not confirmed; it may still commit later.
     #[error("the raft log can't be written: {0}; free space or repair the disk, then try again")]
     Storage(String),
@@ -156,6 +210,9 @@ pub struct Commit {
     pub store: Store,
     /// What it did; empty when its changes were refused.
     pub events: Arc<[Event]>,
+    /// The store came whole from the leader, for many entries at once: what they did is not known,
+    /// and who follows the store looks at all of it again.
+    pub whole: bool,
 }
 
 /// Numbers for people.
@@ -185,12 +242,12 @@ pub struct Raft {
 ///
 /// # Errors
 /// The folder can't be used, is full, is damaged, or holds what this version can't read.
-pub async fn start(config: RaftConfig) -> Result<Raft, RaftError> {
+pub async fn start(config: RaftConfig, outbox: Outbox) -> Result<Raft, RaftError> {
     let (commands, inbox) = channel();
     let (ready, started) = oneshot::channel();
     std::thread::Builder::new()
         .name("raft".to_owned())
-        .spawn(move || match Driver::open(config, inbox) {
+        .spawn(move || match Driver::open(config, inbox, outbox) {
             Ok((driver, published)) => {
                 // Nobody waits any more: the caller was dropped, and so is the last handle.
                 let _ = ready.send(Ok(published));
@@ -224,6 +281,53 @@ impl Raft {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Read { reply })?;
         answer.await.unwrap_or(Err(ProposeError::Stopped))
+    }
+
+    /// Takes in a message of another member's. One that can't be read is dropped.
+    pub fn step(&self, bytes: Vec<u8>) {
+        // A raft that has stopped needs no messages.
+        let _ = self.send(Command::Step { bytes });
+    }
+
+    /// How the way of a snapshot to a member ended.
+    pub fn sent_snapshot(&self, to: u64, arrived: bool) {
+        let _ = self.send(Command::SentSnapshot { to, arrived });
+    }
+
+    /// A member can't be reached: it is asked less often until it is heard of.
+    pub fn unreachable(&self, member: u64) {
+        let _ = self.send(Command::Unreachable { member });
+    }
+
+    /// Changes who is in the group. Returns when the change is committed and in force here.
+    ///
+    /// # Errors
+    /// This manager does not lead, another change is under way, or the change makes no sense.
+    pub async fn change_members(&self, change: MemberChange) -> Result<Members, ProposeError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::ChangeMembers { change, reply })?;
+        answer.await.unwrap_or(Err(ProposeError::Stopped))
+    }
+
+    /// Whether a member has all of the log, or nearly; only the leader can tell.
+    ///
+    /// # Errors
+    /// This manager does not lead.
+    pub async fn has_caught_up(&self, member: u64) -> Result<bool, ProposeError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::HasCaughtUp { member, reply })?;
+        answer.await.unwrap_or(Err(ProposeError::Stopped))
+    }
+
+    /// Asks a voter to lead instead of this manager. What comes of it the leadership tells.
+    pub fn transfer_leadership(&self, to: u64) {
+        let _ = self.send(Command::Transfer { to });
+    }
+
+    /// Who is in the group, as far as is known here.
+    #[must_use]
+    pub fn members(&self) -> Members {
+        self.published.members()
     }
 
     fn send(&self, command: Command) -> Result<(), ProposeError> {

@@ -335,6 +335,7 @@ impl Store {
         StoreSnapshot {
             applied_index: self.version,
             objects: self.objects().map(|object| (&object).into()).collect(),
+            ..StoreSnapshot::default()
         }
     }
 

@@ -105,6 +105,9 @@ pub(super) fn stream(raft: Raft, request: WatchRequest) -> Result<Events, Lookup
             if commit.index <= first {
                 continue;
             }
+            if commit.whole {
+                Err(Status::data_loss("this manager has caught up all at once; watch again"))?;
+            }
             for event in commit.events.iter() {
                 let told = match event {
                     Event::Put { new, .. } if filter.wants(new) => wire(new),

@@ -43,7 +43,12 @@ async fn commit(raft: Raft, mut inbox: mpsc::Receiver<Change>) {
                 }
                 // Reports have no versions to conflict; agents tell a new leader everything again.
                 Err(ProposeError::Conflict(_) | ProposeError::TooLarge { .. }) => break,
-                Err(ProposeError::NotLeader { .. } | ProposeError::Stopped) => break,
+                Err(
+                    ProposeError::NotLeader { .. }
+                    | ProposeError::LeaderChanged
+                    | ProposeError::Members(_)
+                    | ProposeError::Stopped,
+                ) => break,
             }
         }
         batch.clear();

@@ -151,5 +151,5 @@ async fn send(
 }
 
 fn touches(commit: &Commit, node: NodeId) -> bool {
-    commit.events.iter().any(|event| concerns(event, node))
+    commit.whole || commit.events.iter().any(|event| concerns(event, node))
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use shoal_core::store::Store;
 
 use super::storage::Mark;
-use super::{RaftError, snapshot};
+use super::{Members, RaftError, snapshot};
 
 /// After a snapshot that could not be written.
 const RETRY: Duration = Duration::from_secs(10);
@@ -36,22 +36,49 @@ impl Snapshots {
         Self { dir, every, newest, job: None, not_before: None }
     }
 
-    /// Begins one of the store as of `applied`, when it is due and none is being written.
-    pub(super) fn begin_if_due(&mut self, applied: Mark, store: &Store) {
-        let due = applied.index - self.newest.index >= self.every;
+    /// Begins one of the store as of `applied`, when it is due or somebody waits for it, and none
+    /// is being written.
+    pub(super) fn begin_if_due(
+        &mut self,
+        applied: Mark,
+        store: &Store,
+        members: &Members,
+        wanted: bool,
+    ) {
+        let new = applied.index - self.newest.index;
+        let due = new >= self.every || (wanted && new > 0);
         let waiting = self.not_before.is_some_and(|until| Instant::now() < until);
         if !due || waiting || self.job.is_some() {
             return;
         }
-        let (dir, store, previous) = (self.dir.clone(), store.clone(), self.newest);
+        let (dir, previous) = (self.dir.clone(), self.newest);
+        let (store, members) = (store.clone(), members.clone());
         let write = move || {
-            snapshot::write(&dir, applied, &store)?;
+            snapshot::write(&dir, applied, &snapshot::encode(&store, &members))?;
             snapshot::keep_only(&dir, [previous, applied])
         };
         match std::thread::Builder::new().name("raft-snapshot".to_owned()).spawn(write) {
             Ok(thread) => self.job = Some(Job { mark: applied, thread }),
             Err(error) => self.put_off(&RaftError::Thread(error)),
         }
+    }
+
+    /// Writes one here and now; all of the log that it stands for may be cut.
+    pub(super) fn make(
+        &mut self,
+        applied: Mark,
+        store: &Store,
+        members: &Members,
+    ) -> Result<(), RaftError> {
+        self.install(applied, &snapshot::encode(store, members))
+    }
+
+    /// Keeps one that came from the leader, in place of all others.
+    pub(super) fn install(&mut self, mark: Mark, body: &[u8]) -> Result<(), RaftError> {
+        self.wait();
+        snapshot::write(&self.dir, mark, body)?;
+        self.newest = mark;
+        snapshot::keep_only(&self.dir, [mark, mark])
     }
 
     /// When one has been written since the last call: up to where the log may be cut.

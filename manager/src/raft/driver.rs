@@ -1,13 +1,15 @@
 //! The thread that owns the raft node: takes proposals, writes the log, applies what commits.
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
-use raft::eraftpb::{Entry, EntryType};
+use prost_of_raft::Message as _;
+use raft::eraftpb::{ConfChange, ConfChangeType, Entry, EntryType, Message, MessageType, Snapshot};
 use raft::prelude::{Config, RawNode};
-use raft::{Ready, StateRole, Storage as _};
+use raft::{Ready, SnapshotStatus, StateRole, Storage as _};
 use shoal_core::store::{Change, Store};
 use shoal_proto::v1::ChangeSet;
 use tokio::sync::oneshot;
@@ -16,18 +18,29 @@ use super::compaction::Snapshots;
 use super::publish::{self, Published, Publisher};
 use super::storage::{LogStorage, Mark};
 use super::waiting::{Reply, Waiting, answer};
-use super::{Commit, Leadership, ProposeError, RaftConfig, RaftError, Status, snapshot};
+use super::{
+    Begin, Commit, Leadership, MemberChange, Members, Outbox, Outgoing, ProposeError, RaftConfig,
+    RaftError, Status, snapshot,
+};
 
 /// Bytes of one entry at the most.
 const MAX_ENTRY: usize = 16 << 20;
 /// Commands taken in before the log is written, so that a flood can't starve it.
 const MAX_BATCH: usize = 4096;
+/// A member that lacks no more entries than this has caught up.
+const CAUGHT_UP: u64 = 16;
 /// Between two tries to write a log that could not be written.
 const RETRY: Duration = Duration::from_millis(500);
 
 pub(super) enum Command {
     Propose { changes: Vec<Change>, reply: Reply<Commit> },
     Read { reply: Reply<Store> },
+    Step { bytes: Vec<u8> },
+    SentSnapshot { to: u64, arrived: bool },
+    Unreachable { member: u64 },
+    ChangeMembers { change: MemberChange, reply: Reply<Members> },
+    HasCaughtUp { member: u64, reply: Reply<bool> },
+    Transfer { to: u64 },
     Shutdown { reply: oneshot::Sender<()> },
 }
 
@@ -43,6 +56,9 @@ pub(super) struct Driver {
     snapshots: Snapshots,
     waiting: Waiting,
     log_writes: u64,
+    outbox: Outbox,
+    /// Whoever waits was told by a leader that it would hear.
+    was_leader: bool,
     /// Somebody can be told of a log that can't be written, and wait.
     started: bool,
     stopping: Vec<oneshot::Sender<()>>,
@@ -52,12 +68,14 @@ impl Driver {
     pub(super) fn open(
         config: RaftConfig,
         inbox: Receiver<Command>,
+        outbox: Outbox,
     ) -> Result<(Self, Published), RaftError> {
         let snapshots = config.dir.join("snapshots");
         let found = snapshot::newest(&snapshots)?;
-        let from = found.as_ref().map(|(mark, _)| *mark);
-        let storage = LogStorage::open(&config.dir.join("log"), config.raft_id, from)?;
-        let (mark, store) = found.unwrap_or_default();
+        let from = found.as_ref().map(|(mark, _, members)| (*mark, members.clone()));
+        let voter = (config.begin == Begin::Found).then_some(config.raft_id);
+        let storage = LogStorage::open(&config.dir.join("log"), &snapshots, voter, from)?;
+        let (mark, store, _) = found.unwrap_or_default();
         let raft_config = Config {
             id: config.raft_id,
             election_tick: config.election_ticks,
@@ -84,6 +102,8 @@ impl Driver {
             snapshots,
             waiting: Waiting::new(),
             log_writes: 0,
+            outbox,
+            was_leader: false,
             started: false,
             stopping: Vec::new(),
         };
@@ -145,6 +165,11 @@ impl Driver {
                     return self.waiting.fail_all(&ProposeError::Storage(error.to_string()));
                 }
             }
+            let leads = self.node.raft.state == StateRole::Leader;
+            if self.was_leader && !leads {
+                self.waiting.fail_all(&ProposeError::LeaderChanged);
+            }
+            self.was_leader = leads;
             self.publish();
             self.compact();
         }
@@ -160,7 +185,81 @@ impl Driver {
                 }
                 self.node.read_index(self.waiting.add_read(reply));
             }
+            Command::Step { bytes } => self.step(&bytes),
+            Command::SentSnapshot { to, arrived } => {
+                let how = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                self.node.report_snapshot(to, how);
+            }
+            Command::Unreachable { member } => self.node.report_unreachable(member),
+            Command::ChangeMembers { change, reply } => self.change_members(change, reply),
+            Command::HasCaughtUp { member, reply } => {
+                let caught_up = self.has_caught_up(member);
+                answer(reply, caught_up);
+            }
+            Command::Transfer { to } => self.node.transfer_leader(to),
             Command::Shutdown { reply } => self.stopping.push(reply),
+        }
+    }
+
+    fn step(&mut self, bytes: &[u8]) {
+        let stepped = match Message::decode(bytes) {
+            // Raft answers what makes no sense to it with an error, and stays as it was.
+            Ok(message) => self.node.step(message).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = stepped {
+            tracing::debug!(error, "a message of another manager's is dropped");
+        }
+    }
+
+    fn send(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            let is_snapshot = message.msg_type() == MessageType::MsgSnapshot;
+            let outgoing = Outgoing { to: message.to, bytes: message.encode_to_vec(), is_snapshot };
+            (self.outbox)(outgoing);
+        }
+    }
+
+    fn has_caught_up(&self, member: u64) -> Result<bool, ProposeError> {
+        if self.node.raft.state != StateRole::Leader {
+            return Err(self.not_leader());
+        }
+        let progress = self.node.raft.prs().get(member);
+        Ok(progress.is_some_and(|progress| progress.matched + CAUGHT_UP >= self.applied.index))
+    }
+
+    fn change_members(&mut self, change: MemberChange, reply: Reply<Members>) {
+        if self.node.raft.state != StateRole::Leader {
+            return answer(reply, Err(self.not_leader()));
+        }
+        let refuse = |why: &str| Err(ProposeError::Members(why.to_owned()));
+        if self.node.raft.has_pending_conf() {
+            return answer(reply, refuse("another change is under way"));
+        }
+        let members = self.node.store().members();
+        let (kind, member) = match change {
+            MemberChange::Learner(member) => (ConfChangeType::AddLearnerNode, member),
+            MemberChange::Voter(member) => (ConfChangeType::AddNode, member),
+            MemberChange::Remove(member) => (ConfChangeType::RemoveNode, member),
+        };
+        if kind != ConfChangeType::AddNode && members.voters == BTreeSet::from([member]) {
+            return answer(reply, refuse("it is the only one with a say"));
+        }
+        let is_new = !members.voters.contains(&member) && !members.learners.contains(&member);
+        // A new member can't learn from the log who founded the group: it begins with a snapshot.
+        if is_new && self.node.store().mark().index == 0 {
+            let made = self.snapshots.make(self.applied, &self.store, &members);
+            let cut = made.and_then(|()| self.node.mut_store().compact(self.applied));
+            if let Err(error) = cut {
+                return answer(reply, Err(ProposeError::Storage(error.to_string())));
+            }
+        }
+        let mut change = ConfChange { node_id: member, ..ConfChange::default() };
+        change.set_change_type(kind);
+        let proposal = self.waiting.id();
+        match self.node.propose_conf_change(proposal.to_le_bytes().to_vec(), change) {
+            Ok(()) => self.waiting.add_change(proposal, reply),
+            Err(_) => answer(reply, Err(self.not_leader())),
         }
     }
 
@@ -192,7 +291,15 @@ impl Driver {
 
     fn handle_ready(&mut self) -> Result<(), RaftError> {
         let mut ready = self.node.ready();
+        // A leader's own entries may be on their way to others before they are on its disk.
+        let messages = ready.take_messages();
+        self.send(messages);
+        if !ready.snapshot().is_empty() {
+            self.install(ready.snapshot())?;
+        }
         self.persist(&ready)?;
+        let messages = ready.take_persisted_messages();
+        self.send(messages);
         for read in ready.take_read_states() {
             self.waiting.read_at(&read.request_ctx, read.index);
         }
@@ -201,9 +308,46 @@ impl Driver {
         if let Some(commit) = light.commit_index() {
             self.node.mut_store().note_commit(commit);
         }
+        let messages = light.take_messages();
+        self.send(messages);
         self.apply(light.take_committed_entries())?;
         self.node.advance_apply();
         self.waiting.answer_reads(self.applied.index, &self.store);
+        Ok(())
+    }
+
+    /// Puts a store that came from the leader in the place of this one, on disk first.
+    fn install(&mut self, snapshot: &Snapshot) -> Result<(), RaftError> {
+        let metadata = snapshot.get_metadata();
+        let mark = Mark { index: metadata.index, term: metadata.term };
+        let (store, members) =
+            snapshot::decode(&snapshot.data).map_err(|what| RaftError::Corrupt {
+                path: self.config.dir.clone(),
+                what: format!("a snapshot: {what}"),
+            })?;
+        self.node.mut_store().announce(mark)?;
+        self.snapshots.install(mark, &snapshot.data)?;
+        self.node.mut_store().replace(mark, &members)?;
+        tracing::info!(raft.index = mark.index, "caught up by a snapshot");
+        (self.store, self.applied) = (store, mark);
+        let (store, events) = (self.store.clone(), Vec::new().into());
+        self.publisher.commit(&Commit { index: mark.index, store, events, whole: true });
+        Ok(())
+    }
+
+    fn apply_member_change(&mut self, entry: &Entry) -> Result<(), RaftError> {
+        let change = ConfChange::decode(&*entry.data).map_err(|error| RaftError::Corrupt {
+            path: self.config.dir.clone(),
+            what: format!("entry {}: {error}", entry.index),
+        })?;
+        let conf_state = self.node.apply_conf_change(&change)?;
+        self.node.mut_store().set_members(conf_state)?;
+        let members = self.node.store().members();
+        tracing::info!(?members, "managers");
+        let proposal = <[u8; 8]>::try_from(&*entry.context).map(u64::from_le_bytes);
+        if let Some(reply) = proposal.ok().and_then(|id| self.waiting.take_change(id)) {
+            answer(reply, Ok(members));
+        }
         Ok(())
     }
 
@@ -241,6 +385,15 @@ impl Driver {
             match self.inbox.recv_timeout(left) {
                 Ok(Command::Propose { reply, .. }) => answer(reply, Err(refusal.clone())),
                 Ok(Command::Read { reply }) => answer(reply, Err(refusal.clone())),
+                Ok(Command::ChangeMembers { reply, .. }) => answer(reply, Err(refusal.clone())),
+                Ok(Command::HasCaughtUp { reply, .. }) => answer(reply, Err(refusal.clone())),
+                // Messages may be lost: the others try again.
+                Ok(
+                    Command::Step { .. }
+                    | Command::SentSnapshot { .. }
+                    | Command::Unreachable { .. }
+                    | Command::Transfer { .. },
+                ) => {}
                 Ok(Command::Shutdown { reply }) => {
                     self.stopping.push(reply);
                     return false;
@@ -255,7 +408,11 @@ impl Driver {
         for entry in entries {
             self.applied = Mark { index: entry.index, term: entry.term };
             // A new leader's first entry is empty.
-            if entry.data.is_empty() || entry.entry_type() != EntryType::EntryNormal {
+            if entry.data.is_empty() {
+                continue;
+            }
+            if entry.entry_type() == EntryType::EntryConfChange {
+                self.apply_member_change(&entry)?;
                 continue;
             }
             let corrupt = |what: String| RaftError::Corrupt {
@@ -275,6 +432,7 @@ impl Driver {
                 index: entry.index,
                 store: self.store.clone(),
                 events: events.into(),
+                whole: false,
             });
             if let Ok(commit) = &outcome {
                 self.publisher.commit(commit);
@@ -294,7 +452,9 @@ impl Driver {
         {
             tracing::warn!(%error, "the log is not cut; it stays longer");
         }
-        self.snapshots.begin_if_due(self.applied, &self.store);
+        let members = self.node.store().members();
+        let wanted = self.node.store().take_lacks_snapshot();
+        self.snapshots.begin_if_due(self.applied, &self.store, &members, wanted);
     }
 
     fn publish(&self) {
@@ -314,6 +474,7 @@ impl Driver {
             leader: raft.leader_id,
             log_writes: self.log_writes,
         };
+        self.publisher.members(&self.node.store().members());
         self.publisher.status(leadership, status);
     }
 }

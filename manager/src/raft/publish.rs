@@ -6,7 +6,7 @@
 use shoal_core::store::Store;
 use tokio::sync::{broadcast, watch};
 
-use super::{Commit, Leadership, Status};
+use super::{Commit, Leadership, Members, Status};
 
 /// Commits that a slow subscriber may be behind before it has to start over.
 const COMMIT_BACKLOG: usize = 4096;
@@ -16,6 +16,7 @@ struct State {
     store: Store,
     leadership: Leadership,
     status: Status,
+    members: Members,
 }
 
 /// The raft thread's end. When it is dropped, nobody leads and the commits are over.
@@ -34,7 +35,8 @@ pub(super) struct Published {
 
 pub(super) fn channel(store: Store, status: Status) -> (Publisher, Published) {
     let leadership = Leadership::Follower { leader: None };
-    let (state, receiver) = watch::channel(State { store, leadership, status });
+    let (state, receiver) =
+        watch::channel(State { store, leadership, status, members: Members::default() });
     let (commits, _) = broadcast::channel(COMMIT_BACKLOG);
     let published = Published { state: receiver, commits: commits.downgrade() };
     (Publisher { state, commits }, published)
@@ -46,6 +48,16 @@ impl Publisher {
             state.store = commit.store.clone();
             // No subscriber is no error.
             let _ = self.commits.send(commit.clone());
+        });
+    }
+
+    pub(super) fn members(&self, members: &Members) {
+        self.state.send_if_modified(|state| {
+            let changed = state.members != *members;
+            if changed {
+                state.members = members.clone();
+            }
+            changed
         });
     }
 
@@ -75,6 +87,10 @@ impl Published {
 
     pub(super) fn status(&self) -> Status {
         self.state.borrow().status
+    }
+
+    pub(super) fn members(&self) -> Members {
+        self.state.borrow().members.clone()
     }
 
     pub(super) fn leadership(&self) -> Leadership {

@@ -9,18 +9,36 @@ use prost::Message as _;
 use shoal_core::store::Store;
 use shoal_proto::v1::StoreSnapshot;
 
-use super::RaftError;
 use super::storage::Mark;
+use super::{Members, RaftError};
 
-/// Writes the store as of `mark`.
-pub(super) fn write(dir: &Path, mark: Mark, store: &Store) -> Result<(), RaftError> {
-    let path = dir.join(format!("{:020}-{:020}.snap", mark.index, mark.term));
+/// The store with who was in the group, as it is kept and sent.
+pub(super) fn encode(store: &Store, members: &Members) -> Vec<u8> {
+    let mut snapshot = store.snapshot();
+    snapshot.voters.extend(&members.voters);
+    snapshot.learners.extend(&members.learners);
+    snapshot.encode_to_vec()
+}
+
+/// What [`encode`] has encoded, or why it is not that.
+pub(super) fn decode(body: &[u8]) -> Result<(Store, Members), String> {
+    let mut snapshot = StoreSnapshot::decode(body).map_err(|error| error.to_string())?;
+    let members = Members {
+        voters: std::mem::take(&mut snapshot.voters).into_iter().collect(),
+        learners: std::mem::take(&mut snapshot.learners).into_iter().collect(),
+    };
+    let store = Store::restore(snapshot).map_err(|error| error.to_string())?;
+    Ok((store, members))
+}
+
+/// Writes a store, encoded, as of `mark`.
+pub(super) fn write(dir: &Path, mark: Mark, body: &[u8]) -> Result<(), RaftError> {
+    let path = path(dir, mark);
     let partial = path.with_extension("partial");
-    let body = store.snapshot().encode_to_vec();
     let written = File::create(&partial)
         .and_then(|mut file| {
-            file.write_all(&crc32(&body).to_le_bytes())?;
-            file.write_all(&body)?;
+            file.write_all(&crc32(body).to_le_bytes())?;
+            file.write_all(body)?;
             file.sync_all()
         })
         .and_then(|()| fs::rename(&partial, &path))
@@ -31,6 +49,16 @@ pub(super) fn write(dir: &Path, mark: Mark, store: &Store) -> Result<(), RaftErr
         return Err(RaftError::Io { path, source });
     }
     Ok(())
+}
+
+fn path(dir: &Path, mark: Mark) -> PathBuf {
+    dir.join(format!("{:020}-{:020}.snap", mark.index, mark.term))
+}
+
+/// The newest snapshot that is whole, as it is sent to others.
+pub(super) fn newest_body(dir: &Path) -> Option<(Mark, Vec<u8>)> {
+    let all = list(dir).ok()?;
+    all.into_iter().rev().find_map(|(mark, path)| Some((mark, body(&path).ok()?)))
 }
 
 /// Deletes all snapshots but these, damaged and half-written ones too. None may be being written.
@@ -51,13 +79,13 @@ pub(super) fn keep_only(dir: &Path, kept: [Mark; 2]) -> Result<(), RaftError> {
 
 /// The newest snapshot that can be read; none in a new folder. When there are some and none can be
 /// read, it is the empty store before the first entry, which a log that was never cut begins with.
-pub(super) fn newest(dir: &Path) -> Result<Option<(Mark, Store)>, RaftError> {
+pub(super) fn newest(dir: &Path) -> Result<Option<(Mark, Store, Members)>, RaftError> {
     let io_error = |source| RaftError::Io { path: dir.to_owned(), source };
     fs::create_dir_all(dir).map_err(io_error)?;
     let mut found = None;
     for (mark, path) in list(dir).map_err(io_error)?.into_iter().rev() {
         match read(&path) {
-            Ok(store) => return Ok(Some((mark, store))),
+            Ok((store, members)) => return Ok(Some((mark, store, members))),
             Err(error) => {
                 tracing::warn!(%error, "a snapshot can't be used; starting from what is before it");
                 found = Some(Default::default());
@@ -67,16 +95,24 @@ pub(super) fn newest(dir: &Path) -> Result<Option<(Mark, Store)>, RaftError> {
     Ok(found)
 }
 
-fn read(path: &Path) -> Result<Store, RaftError> {
-    let bytes = fs::read(path).map_err(|source| RaftError::Io { path: path.to_owned(), source })?;
+fn read(path: &Path) -> Result<(Store, Members), RaftError> {
     let corrupt = |what: String| RaftError::Corrupt { path: path.to_owned(), what };
-    let (checksum, body) =
-        bytes.split_at_checked(4).ok_or_else(|| corrupt("it is cut off".to_owned()))?;
-    if checksum != crc32(body).to_le_bytes() {
-        return Err(corrupt("its checksum does not match".to_owned()));
+    decode(&body(path)?).map_err(corrupt)
+}
+
+/// The encoded store in a file whose checksum fits.
+fn body(path: &Path) -> Result<Vec<u8>, RaftError> {
+    let mut bytes =
+        fs::read(path).map_err(|source| RaftError::Io { path: path.to_owned(), source })?;
+    let corrupt = |what: &str| RaftError::Corrupt { path: path.to_owned(), what: what.to_owned() };
+    if bytes.len() < 4 {
+        return Err(corrupt("it is cut off"));
     }
-    let snapshot = StoreSnapshot::decode(body).map_err(|error| corrupt(error.to_string()))?;
-    Store::restore(snapshot).map_err(|error| corrupt(error.to_string()))
+    let body = bytes.split_off(4);
+    if bytes != crc32(&body).to_le_bytes() {
+        return Err(corrupt("its checksum does not match"));
+    }
+    Ok(body)
 }
 
 /// All snapshots, the oldest first.

@@ -1,5 +1,6 @@
 //! The log and raft's own state on disk, through `raft-engine`.
 
+use std::cell::Cell;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
 use raft_engine::{Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 
-use super::{RaftError, check};
+use super::{Members, RaftError, check, snapshot};
 
 /// `raft-engine` keeps many groups in one log; Shoal has one.
 const GROUP: u64 = 1;
@@ -42,10 +43,17 @@ fn entry(record: &BytesValue) -> Result<Entry, raft_engine::Error> {
     Entry::decode(body).map_err(|error| raft_engine::Error::Corruption(error.to_string()))
 }
 
+/// A snapshot from the leader is about to be put in the place of the log: up to which entry.
+const INSTALLING: &[u8] = b"installing";
+
 /// What raft reads its log from.
 pub(super) struct LogStorage {
     engine: Engine,
     dir: PathBuf,
+    /// Where the snapshots to send to others are.
+    snapshots: PathBuf,
+    /// A member needs a snapshot that there is not yet.
+    lacks_snapshot: Cell<bool>,
     hard_state: HardState,
     conf_state: ConfState,
     mark: Mark,
@@ -56,6 +64,16 @@ pub(super) struct LogStorage {
 pub(super) struct Mark {
     pub(super) index: u64,
     pub(super) term: u64,
+}
+
+impl Members {
+    fn conf_state(&self) -> ConfState {
+        ConfState {
+            voters: self.voters.iter().copied().collect(),
+            learners: self.learners.iter().copied().collect(),
+            ..ConfState::default()
+        }
+    }
 }
 
 impl Mark {
@@ -73,9 +91,15 @@ impl Mark {
 }
 
 impl LogStorage {
-    /// Opens the log. `snapshot` is what the store was read from; without one, an empty folder
-    /// becomes the log of a new group with that one voter.
-    pub(super) fn open(dir: &Path, voter: u64, snapshot: Option<Mark>) -> Result<Self, RaftError> {
+    /// Opens the log. `snapshot` is what the store was read from, with who was in the group then;
+    /// without one, an empty folder becomes the log of a new group with that one voter, or without
+    /// a voter that of a member that knows nothing of its group yet.
+    pub(super) fn open(
+        dir: &Path,
+        snapshots: &Path,
+        voter: Option<u64>,
+        snapshot: Option<(Mark, Members)>,
+    ) -> Result<Self, RaftError> {
         check::log(dir)?;
         let config = raft_engine::Config {
             dir: dir.to_string_lossy().into_owned(),
@@ -95,13 +119,17 @@ impl LogStorage {
         let mut storage = Self {
             engine,
             dir: dir.to_owned(),
+            snapshots: snapshots.to_owned(),
+            lacks_snapshot: Cell::new(false),
             hard_state: hard_state.unwrap_or_default(),
             conf_state: conf_state.unwrap_or_default(),
             mark: Mark::default(),
         };
         if is_new {
-            storage.conf_state.voters = vec![voter];
-            storage.found()?;
+            if let Some(voter) = voter {
+                storage.conf_state.voters = vec![voter];
+                storage.found()?;
+            }
             return Ok(storage);
         }
         let corrupt = |what: String| RaftError::Corrupt { path: dir.to_owned(), what };
@@ -109,7 +137,16 @@ impl LogStorage {
             storage.mark = Mark::decode(&bytes)
                 .ok_or_else(|| corrupt("its snapshot mark is not readable".to_owned()))?;
         }
-        let snapshot = snapshot.unwrap_or_default();
+        let (snapshot, members) = snapshot.unwrap_or_default();
+        let installing = storage.engine.get(GROUP, INSTALLING).and_then(|mark| Mark::decode(&mark));
+        if installing.is_some_and(|mark| mark == snapshot && mark.index > storage.mark.index) {
+            // The snapshot was whole when this member went down, and the log not replaced yet.
+            storage.replace(snapshot, &members)?;
+        }
+        if !members.voters.is_empty() {
+            // As of the entry that applying begins after.
+            storage.conf_state = members.conf_state();
+        }
         if let Some(what) = storage.contradiction(snapshot) {
             return Err(corrupt(what));
         }
@@ -134,7 +171,7 @@ impl LogStorage {
         let first = self.engine.first_index(GROUP).unwrap_or(begin + 1);
         let last = self.engine.last_index(GROUP).unwrap_or(begin);
         let end = snapshot.index.max(self.hard_state.commit);
-        if self.conf_state.voters.is_empty() {
+        if self.conf_state.voters.is_empty() && end > 0 {
             Some("it does not say who is in the group".to_owned())
         } else if first > begin + 1 {
             Some(format!("entries {} to {} are missing", begin + 1, first - 1))
@@ -145,6 +182,57 @@ impl LogStorage {
             Some(format!("it ends with entry {last}, but entry {end} was committed"))
         } else {
             None
+        }
+    }
+
+    /// Notes that a snapshot from the leader is about to be kept and to replace the log.
+    pub(super) fn announce(&mut self, mark: Mark) -> Result<(), RaftError> {
+        let mut batch = LogBatch::default();
+        batch
+            .put(GROUP, INSTALLING.to_vec(), mark.encode())
+            .and_then(|()| self.engine.write(&mut batch, true).map(drop))
+            .map_err(|source| log_error(&self.dir, source))
+    }
+
+    /// Begins the log anew behind a snapshot.
+    pub(super) fn replace(&mut self, mark: Mark, members: &Members) -> Result<(), RaftError> {
+        let mut hard_state = self.hard_state.clone();
+        hard_state.commit = hard_state.commit.max(mark.index);
+        hard_state.term = hard_state.term.max(mark.term);
+        let conf_state = members.conf_state();
+        let mut batch = LogBatch::default();
+        batch.add_command(GROUP, raft_engine::Command::Clean);
+        batch
+            .put(GROUP, CONF_STATE.to_vec(), conf_state.encode_to_vec())
+            .and_then(|()| batch.put(GROUP, HARD_STATE.to_vec(), hard_state.encode_to_vec()))
+            .and_then(|()| batch.put(GROUP, SNAPSHOT_MARK.to_vec(), mark.encode()))
+            .and_then(|()| self.engine.write(&mut batch, true).map(drop))
+            .map_err(|source| log_error(&self.dir, source))?;
+        (self.hard_state, self.conf_state, self.mark) = (hard_state, conf_state, mark);
+        Ok(())
+    }
+
+    /// Notes who is in the group from the entry on that is being applied.
+    pub(super) fn set_members(&mut self, conf_state: ConfState) -> Result<(), RaftError> {
+        let mut batch = LogBatch::default();
+        batch
+            .put(GROUP, CONF_STATE.to_vec(), conf_state.encode_to_vec())
+            .and_then(|()| self.engine.write(&mut batch, true).map(drop))
+            .map_err(|source| log_error(&self.dir, source))?;
+        self.conf_state = conf_state;
+        Ok(())
+    }
+
+    /// Whether a member has asked for a snapshot that there is not, since the last call.
+    pub(super) fn take_lacks_snapshot(&self) -> bool {
+        self.lacks_snapshot.take()
+    }
+
+    /// Who is in the group as of the last entry that was applied.
+    pub(super) fn members(&self) -> Members {
+        Members {
+            voters: self.conf_state.voters.iter().copied().collect(),
+            learners: self.conf_state.learners.iter().copied().collect(),
         }
     }
 
@@ -267,8 +355,25 @@ impl raft::Storage for LogStorage {
         Ok(self.engine.last_index(GROUP).unwrap_or(0).max(self.mark.index))
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        // A group of one has nobody to send a snapshot to.
-        Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        // Raft asks again with the member's next answer.
+        let unavailable = || {
+            self.lacks_snapshot.set(true);
+            raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable)
+        };
+        let (mark, body) = snapshot::newest_body(&self.snapshots).ok_or_else(unavailable)?;
+        let members = snapshot::decode(&body).map(|(_, members)| members);
+        let members = members.map_err(|_| unavailable())?;
+        // A member takes no snapshot of a group that it is not in.
+        let is_in = members.voters.contains(&to) || members.learners.contains(&to);
+        if mark.index < request_index || !is_in {
+            return Err(unavailable());
+        }
+        let mut snapshot = Snapshot { data: body, ..Snapshot::default() };
+        let metadata = snapshot.mut_metadata();
+        metadata.index = mark.index;
+        metadata.term = mark.term;
+        metadata.set_conf_state(members.conf_state());
+        Ok(snapshot)
     }
 }

@@ -1,4 +1,5 @@
 mod damage;
+mod group;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -82,7 +83,7 @@ fn is_leader(leadership: Leadership) -> bool {
 }
 
 async fn open(config: RaftConfig) -> Raft {
-    let raft = start(config).await.unwrap();
+    let raft = start(config, Box::new(drop)).await.unwrap();
     assert!(raft.leadership_until(is_leader).await);
     raft
 }
@@ -95,7 +96,7 @@ fn stacks(store: &Store) -> Vec<u64> {
 /// The raft thread's work on these proposals, which are all there when it first looks.
 fn in_one_batch(scratch: &Scratch, proposals: Vec<Vec<Change>>) -> Batch {
     let (commands, inbox) = channel();
-    let (driver, published) = Driver::open(scratch.config(), inbox).unwrap();
+    let (driver, published) = Driver::open(scratch.config(), inbox, Box::new(drop)).unwrap();
     let writes = published.status().log_writes;
     let answers: Vec<_> = proposals
         .into_iter()

@@ -6,13 +6,14 @@ use std::mem;
 use shoal_core::store::Store;
 use tokio::sync::oneshot;
 
-use super::{Commit, ProposeError};
+use super::{Commit, Members, ProposeError};
 use crate::random;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, ProposeError>>;
 
 pub(super) struct Waiting {
     proposals: BTreeMap<u64, Reply<Commit>>,
+    changes: BTreeMap<u64, Reply<Members>>,
     reads: BTreeMap<u64, Reply<Store>>,
     /// Reads whose index is known and not applied yet.
     barriers: Vec<(u64, Reply<Store>)>,
@@ -23,6 +24,7 @@ impl Waiting {
     pub(super) fn new() -> Self {
         Self {
             proposals: BTreeMap::new(),
+            changes: BTreeMap::new(),
             reads: BTreeMap::new(),
             barriers: Vec::new(),
             // An entry of an earlier run that commits in this one answers nobody.
@@ -42,6 +44,14 @@ impl Waiting {
 
     pub(super) fn take_proposal(&mut self, id: u64) -> Option<Reply<Commit>> {
         self.proposals.remove(&id)
+    }
+
+    pub(super) fn add_change(&mut self, id: u64, reply: Reply<Members>) {
+        self.changes.insert(id, reply);
+    }
+
+    pub(super) fn take_change(&mut self, id: u64) -> Option<Reply<Members>> {
+        self.changes.remove(&id)
     }
 
     /// Returns the context to ask raft's ReadIndex with.
@@ -71,6 +81,9 @@ impl Waiting {
 
     pub(super) fn fail_all(&mut self, error: &ProposeError) {
         for (_, reply) in mem::take(&mut self.proposals) {
+            answer(reply, Err(error.clone()));
+        }
+        for (_, reply) in mem::take(&mut self.changes) {
             answer(reply, Err(error.clone()));
         }
         let reads = mem::take(&mut self.reads).into_values();

@@ -54,7 +54,7 @@ fn flip(path: &Path, at: usize) {
 }
 
 async fn refusal(scratch: &Scratch) -> RaftError {
-    start(scratch.config()).await.err().expect("the folder is refused")
+    start(scratch.config(), Box::new(drop)).await.err().expect("the folder is refused")
 }
 
 #[tokio::test]
@@ -108,7 +108,13 @@ async fn damage_before_whole_records_is_reported() {
 async fn a_cut_log_and_its_snapshot_make_the_same_store() {
     let (scratch, store) = compacted().await;
     let newest = snapshot::newest(&scratch.0.join("snapshots")).unwrap().unwrap().0;
-    let log = LogStorage::open(&scratch.0.join("log"), 1, Some(newest)).unwrap();
+    let log = LogStorage::open(
+        &scratch.0.join("log"),
+        &scratch.0.join("snapshots"),
+        Some(1),
+        Some((newest, Members::default())),
+    )
+    .unwrap();
     assert!(log.mark().index > 0, "the log was not cut");
     assert!(log.mark().index < newest.index, "the log is cut at the newest snapshot");
     drop(log);
