@@ -165,12 +165,13 @@ impl Driver {
                     return self.waiting.fail_all(&ProposeError::Storage(error.to_string()));
                 }
             }
+            self.publish();
             let leads = self.node.raft.state == StateRole::Leader;
+            // After it is published: whoever is told finds it so.
             if self.was_leader && !leads {
                 self.waiting.fail_all(&ProposeError::LeaderChanged);
             }
             self.was_leader = leads;
-            self.publish();
             self.compact();
         }
         self.waiting.fail_all(&ProposeError::Stopped);
