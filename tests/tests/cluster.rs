@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 use shoal_tests::{Agent, Output, Switch, skip, turn, until};
@@ -132,7 +132,11 @@ fn workers_outlive_their_manager_and_their_own_agent() {
     cluster.until_places("spread", &[("manager", 2), ("worker1", 2)]);
     let before = cluster.manager.running("app");
     cluster.manager.end("-9");
-    std::thread::sleep(Duration::from_secs(4));
+    until(
+        "the worker has noticed",
+        || cluster.workers[0].log(),
+        |log| log.contains("can't reach the manager"),
+    );
     assert_eq!(names(&cluster.workers[0]), 2);
     cluster.manager.restart();
     cluster.until_nodes("the worker is back", |nodes| nodes["worker1"] == "NODE_STATE_READY");

@@ -17,6 +17,7 @@ mod init;
 mod log;
 mod plan;
 mod protocol;
+mod request;
 mod runtime;
 mod seccomp;
 mod shim;
@@ -31,10 +32,10 @@ pub use error::RuntimeError;
 pub use exit::ExitStatus;
 pub use log::reader::{LogEntry, LogQuery, LogReader};
 pub use plan::{ExecMode, ExecRequest, ExecResult, IdRange, Rootfs};
-pub use runtime::{
-    ContainerState, CreateRequest, Created, LogConfig, Namespace, Namespaces, Runtime,
-    RuntimeConfig, Seccomp, Streams,
+pub use request::{
+    ContainerState, CreateRequest, Created, LogConfig, Namespace, Namespaces, Seccomp, Streams,
 };
+pub use runtime::{Runtime, RuntimeConfig};
 
 /// Whether a profile can be put in force.
 ///
