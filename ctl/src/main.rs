@@ -6,6 +6,7 @@ mod command;
 mod follow;
 mod output;
 mod progress;
+mod resume;
 mod when;
 
 use std::process::ExitCode;

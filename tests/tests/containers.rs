@@ -530,6 +530,18 @@ fn single_containers_outlive_a_killed_agent() {
     agent.must(&["run", "-d", "--name", "talker", "-p", "8091:80", "busybox", "sh", "-c", line]);
     agent.must(&["run", "-d", "--name", "brief", "busybox", "sh", "-c", "sleep 0.5; exit 8"]);
     let pid = inspect(&agent, "talker")["summary"]["state"]["pid"].clone();
+    let followed = agent.dir().join("followed");
+    let socket = format!("unix://{}", agent.dir().join("run/shoal.sock").display());
+    let mut follower = Command::new(binary("ctl"))
+        .args(["--host", &socket, "logs", "-f", "talker"])
+        .stdout(fs::File::create(&followed).unwrap())
+        .spawn()
+        .unwrap();
+    until(
+        "it is followed",
+        || fs::read_to_string(&followed).unwrap(),
+        |text| text.contains("line 1"),
+    );
     agent.end("-9");
     let brief = || fs::read_dir(agent.dir().join("run/containers")).unwrap().count();
     assert!(brief() > 0);
@@ -545,7 +557,24 @@ fn single_containers_outlive_a_killed_agent() {
         assert_eq!(line, format!("line {}", number + 1), "no line is lost");
     }
     assert_eq!(agent.must(&["exec", "talker", "echo", "exec works"]), "exec works\n");
+    // Now without a crash, as for an upgrade.
+    agent.end("-TERM");
+    agent.restart();
+    let last = count(&agent);
+    until(
+        "whoever follows has all",
+        || fs::read_to_string(&followed).unwrap().lines().count(),
+        |lines| *lines > last,
+    );
     agent.must(&["rm", "-f", "talker", "brief"]);
+    assert!(follower.wait().unwrap().success(), "following ends with the container");
+    for (number, line) in fs::read_to_string(&followed).unwrap().lines().enumerate() {
+        assert_eq!(
+            line,
+            format!("line {}", number + 1),
+            "followed: nothing is lost or comes twice"
+        );
+    }
     assert_eq!(agent.must(&["ps", "-aq"]), "");
 }
 

@@ -9,6 +9,7 @@ use shoal_proto::v1::{LogEntry, LogOptions, LogStream, LogsRequest};
 use tokio_stream::StreamExt;
 
 use crate::client::Client;
+use crate::resume::{Resume, ask_again, is_broken};
 use crate::{output, when};
 
 /// Which part of the logs.
@@ -55,20 +56,36 @@ pub(super) async fn show(
         since: args.since,
         until: args.until,
     });
-    let mut entries = client.control.logs(request).await?.into_inner();
+    let mut entries = client.control.logs(request.clone()).await?.into_inner();
+    let mut resume = Resume::default();
     let mut code = ExitCode::SUCCESS;
     loop {
         let entry = tokio::select! {
-            entry = entries.next() => entry,
+            entry = entries.next() => entry.transpose(),
             _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
         };
-        match entry.transpose()? {
-            None => return Ok(code),
-            Some(entry) if !entry.error.is_empty() => {
+        match entry {
+            Ok(Some(entry)) if !entry.error.is_empty() => {
                 output::note(format!("error: {}", entry.error));
                 code = ExitCode::FAILURE;
             }
-            Some(entry) => print(&entry, args)?,
+            Ok(Some(entry)) if resume.take(&entry) => print(&entry, args)?,
+            Ok(Some(_)) => {}
+            Ok(None) if !args.follow => return Ok(code),
+            Err(status) if !(args.follow && is_broken(&status)) => return Err(status.into()),
+            // What is followed has no end but the agent's.
+            Ok(None) | Err(_) => {
+                if let Some(since) = resume.begin_again()
+                    && let Some(options) = &mut request.options
+                {
+                    (options.since, options.tail) = (Some(since), -1);
+                }
+                let again = ask_again(async || client.control.logs(request.clone()).await);
+                entries = tokio::select! {
+                    answer = again => answer?.into_inner(),
+                    _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
+                };
+            }
         }
     }
 }

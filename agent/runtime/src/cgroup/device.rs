@@ -1,10 +1,12 @@
 //! Which devices a container may make and open: a list of files in v1, a small BPF program in v2.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 
-use super::{Hierarchy, attach_program, has_v2_devices, write};
+use super::{Hierarchy, attach_program, has_v2_devices};
 use crate::error::RuntimeError;
 
 pub(super) fn restrict(
@@ -22,9 +24,15 @@ pub(super) fn restrict(
     if !hierarchy.controllers.iter().any(|name| name == "devices") {
         return Ok(());
     }
-    for rule in rules {
-        let file = if rule.allow() { "devices.allow" } else { "devices.deny" };
-        write(path, file, line(rule))?;
+    // One write a rule, in their order; a file is opened once for those that follow each other.
+    for rules in rules.chunk_by(|a, b| a.allow() == b.allow()) {
+        let name = if rules[0].allow() { "devices.allow" } else { "devices.deny" };
+        let path = path.join(name);
+        let mut file =
+            OpenOptions::new().write(true).open(&path).map_err(RuntimeError::io("open", &path))?;
+        for rule in rules {
+            file.write_all(line(rule).as_bytes()).map_err(RuntimeError::io("write", &path))?;
+        }
     }
     Ok(())
 }

@@ -5,10 +5,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 use shoal_proto::Timestamp;
-use shoal_proto::v1::{ContainerLogsRequest, LogStream};
+use shoal_proto::v1::{
+    ContainerLogsRequest, ContainerRequest, ContainerStatus, LogEntry, LogStream,
+};
+use tonic::Code;
 
 use crate::client::Client;
 use crate::command::logs::tail;
+use crate::resume::{Resume, ask_again, is_broken};
 use crate::when;
 
 /// Show what a container has written.
@@ -34,31 +38,66 @@ pub(crate) struct Logs {
 }
 
 pub(super) async fn run(client: &mut Client, args: Logs) -> anyhow::Result<ExitCode> {
-    let request = ContainerLogsRequest {
-        container: args.container,
+    let mut request = ContainerLogsRequest {
+        container: args.container.clone(),
         follow: args.follow,
         tail: args.tail,
         since: args.since,
         until: args.until,
     };
-    let mut entries = client.containers.container_logs(request).await?.into_inner();
+    let mut entries = client.containers.container_logs(request.clone()).await?.into_inner();
+    let mut resume = Resume::default();
     loop {
         let entry = tokio::select! {
-            entry = entries.message() => entry?,
+            entry = entries.message() => entry,
             _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
         };
-        let Some(entry) = entry else { return Ok(ExitCode::SUCCESS) };
-        let mut line = Vec::new();
-        if args.timestamps
-            && let Some(time) = &entry.time
-        {
-            line.extend(format!("{} ", when::rfc3339(time)).bytes());
+        match entry {
+            Ok(Some(entry)) if resume.take(&entry) => print(&entry, args.timestamps)?,
+            Ok(Some(_)) => {}
+            Ok(None) if !args.follow || has_ended(client, &args.container).await? => {
+                return Ok(ExitCode::SUCCESS);
+            }
+            Err(status) if !(args.follow && is_broken(&status)) => return Err(status.into()),
+            // The agent has gone, and the container has not.
+            Ok(None) | Err(_) => {
+                if let Some(since) = resume.begin_again() {
+                    (request.since, request.tail) = (Some(since), -1);
+                }
+                let ask = async || client.containers.container_logs(request.clone()).await;
+                entries = tokio::select! {
+                    answer = ask_again(ask) => answer?.into_inner(),
+                    _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
+                };
+            }
         }
-        line.extend_from_slice(&entry.line);
-        line.push(b'\n');
-        match entry.stream() {
-            LogStream::Stdout => io::stdout().write_all(&line)?,
-            LogStream::Stderr => io::stderr().write_all(&line)?,
-        }
+    }
+}
+
+/// Whether the log's end is the container's; without an agent to say so, it is not.
+async fn has_ended(client: &mut Client, container: &str) -> anyhow::Result<bool> {
+    let request = ContainerRequest { container: container.to_owned() };
+    let found = match client.containers.inspect_container(request).await {
+        Ok(found) => found.into_inner(),
+        Err(status) if is_broken(&status) => return Ok(false),
+        // Removed with its end.
+        Err(status) if status.code() == Code::NotFound => return Ok(true),
+        Err(status) => return Err(status.into()),
+    };
+    let state = found.summary.and_then(|summary| summary.state).unwrap_or_default();
+    use ContainerStatus::{Paused, Restarting, Running};
+    Ok(!matches!(state.status(), Running | Paused | Restarting))
+}
+
+fn print(entry: &LogEntry, timestamps: bool) -> io::Result<()> {
+    let mut line = Vec::new();
+    if timestamps && let Some(time) = &entry.time {
+        line.extend(format!("{} ", when::rfc3339(time)).bytes());
+    }
+    line.extend_from_slice(&entry.line);
+    line.push(b'\n');
+    match entry.stream() {
+        LogStream::Stdout => io::stdout().write_all(&line),
+        LogStream::Stderr => io::stderr().write_all(&line),
     }
 }
