@@ -45,6 +45,10 @@ fn managers_file(data_dir: &Path) -> PathBuf {
 
 /// What an earlier start has joined; none on a host that has not.
 pub(crate) fn load(data_dir: &Path) -> anyhow::Result<Option<Membership>> {
+    // Written last: a join that was cut off has not happened.
+    if !Identity::exists(data_dir) {
+        return Ok(None);
+    }
     let file = managers_file(data_dir);
     let managers = match std::fs::read_to_string(&file) {
         Ok(text) => text.lines().map(str::to_owned).collect(),
@@ -83,11 +87,10 @@ pub(crate) async fn join(
                     cluster: answer.cluster_id,
                 };
                 certificate.store(&folder(data_dir))?;
-                identity.save(data_dir)?;
-                // The last: without it the host has not joined.
                 let file = managers_file(data_dir);
                 std::fs::write(&file, addresses.join("\n") + "\n")
                     .with_context(|| format!("can't write {}", file.display()))?;
+                identity.save(data_dir)?;
                 tracing::info!(node.id = %identity.node, cluster = identity.cluster, "joined");
                 let managers = addresses.to_vec();
                 return Ok(Membership { identity, certificate, managers });

@@ -102,9 +102,13 @@ fn print(entry: &LogEntry, args: &LogArgs) -> io::Result<()> {
             line.extend(format!("{name} | ").bytes());
         }
     }
-    if args.timestamps
-        && let Some(time) = &entry.time
-    {
+    print_line(entry, line, args.timestamps)
+}
+
+/// An entry behind what stands before it, on the stream that it was written to.
+pub(super) fn print_line(entry: &LogEntry, head: Vec<u8>, timestamps: bool) -> io::Result<()> {
+    let mut line = head;
+    if timestamps && let Some(time) = &entry.time {
         line.extend(format!("{} ", when::rfc3339(time)).bytes());
     }
     line.extend_from_slice(&entry.line);

@@ -4,12 +4,16 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::{Hook, Spec};
+
+use crate::sys;
 
 /// For a hook that names no time of its own.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -73,19 +77,19 @@ fn run_one(hook: &Hook, state: &str) -> Result<(), String> {
         let _ = stdin.write_all(state.as_bytes());
     }
     let patience = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok());
-    let until = Instant::now() + patience.map_or(PATIENCE, Duration::from_secs);
-    let status = loop {
-        match child.try_wait().map_err(say)? {
-            Some(status) => break status,
-            None if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
-            None => {
-                // It may end just now.
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err("it took too long".to_owned());
-            }
-        }
-    };
+    let patience = patience.map_or(PATIENCE, Duration::from_secs);
+    let handle = sys::pidfd_open(child.id() as libc::pid_t).map_err(say)?;
+    let mut ended = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
+    let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    let in_time = poll(&mut ended, timeout).map_err(|error| say(error.into()))? > 0;
+    if !in_time {
+        // It may end just now.
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(say)?;
+    if !in_time {
+        return Err("it took too long".to_owned());
+    }
     if status.success() {
         return Ok(());
     }

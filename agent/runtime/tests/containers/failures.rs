@@ -8,7 +8,8 @@ use std::process::{Command, ExitCode};
 
 use shoal_runtime::{IdRange, Namespaces};
 
-use super::{BUSYBOX, Fixture, cgroups_named, shims_in, until};
+use super::BUSYBOX;
+use super::fixture::{Fixture, cgroups_named, open, shims_in, until};
 
 /// How this program is told to make one container and end.
 const ONE: &str = "--one-container";
@@ -99,7 +100,7 @@ pub(super) fn every_failing_step_leaves_nothing(fixture: &Fixture) {
         }
     }
     // What the traced processes share; those that were ended early have left it.
-    super::open(fixture.dir.path(), &format!("{}-one", fixture.parent)).close();
+    open(fixture.dir.path(), &format!("{}-one", fixture.parent)).close();
     assert!(cgroups_named(&format!("{}-one", fixture.parent)).is_empty());
     println!("{steps} failures, one at a time");
     assert!(steps > 100, "only {steps} steps were made to fail");

@@ -7,7 +7,7 @@ use std::path::Path;
 use shoal_runtime::spec;
 use shoal_runtime::{CreateRequest, ExecMode, ExecRequest, IdRange, Namespaces};
 
-use super::{Fixture, until};
+use super::fixture::{Fixture, until};
 
 const IDS: IdRange = IdRange { uid: 1_878_982_656, gid: 1_878_982_656, count: 65_536 };
 

@@ -1,17 +1,14 @@
 //! `ctl logs`.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Args;
 use shoal_proto::Timestamp;
-use shoal_proto::v1::{
-    ContainerLogsRequest, ContainerRequest, ContainerStatus, LogEntry, LogStream,
-};
+use shoal_proto::v1::{ContainerLogsRequest, ContainerRequest, ContainerStatus};
 use tonic::Code;
 
 use crate::client::Client;
-use crate::command::logs::tail;
+use crate::command::logs::{print_line, tail};
 use crate::resume::{Resume, ask_again, is_broken};
 use crate::when;
 
@@ -53,7 +50,9 @@ pub(super) async fn run(client: &mut Client, args: Logs) -> anyhow::Result<ExitC
             _ = tokio::signal::ctrl_c() => return Ok(ExitCode::from(130)),
         };
         match entry {
-            Ok(Some(entry)) if resume.take(&entry) => print(&entry, args.timestamps)?,
+            Ok(Some(entry)) if resume.take(&entry) => {
+                print_line(&entry, Vec::new(), args.timestamps)?
+            }
             Ok(Some(_)) => {}
             Ok(None) if !args.follow || has_ended(client, &args.container).await? => {
                 return Ok(ExitCode::SUCCESS);
@@ -87,17 +86,4 @@ async fn has_ended(client: &mut Client, container: &str) -> anyhow::Result<bool>
     let state = found.summary.and_then(|summary| summary.state).unwrap_or_default();
     use ContainerStatus::{Paused, Restarting, Running};
     Ok(!matches!(state.status(), Running | Paused | Restarting))
-}
-
-fn print(entry: &LogEntry, timestamps: bool) -> io::Result<()> {
-    let mut line = Vec::new();
-    if timestamps && let Some(time) = &entry.time {
-        line.extend(format!("{} ", when::rfc3339(time)).bytes());
-    }
-    line.extend_from_slice(&entry.line);
-    line.push(b'\n');
-    match entry.stream() {
-        LogStream::Stdout => io::stdout().write_all(&line),
-        LogStream::Stderr => io::stderr().write_all(&line),
-    }
 }
