@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "shoal/v1/ca.proto",
     "shoal/v1/types.proto",
     "shoal/v1/store.proto",
+    "shoal/v1/raft.proto",
     "shoal/v1/session.proto",
     "shoal/v1/control.proto",
     "shoal/v1/node.proto",

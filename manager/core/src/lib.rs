@@ -9,10 +9,13 @@ pub mod assignment;
 pub mod context;
 pub mod control;
 pub mod deploy;
+pub mod liveness;
 pub mod lookup;
+pub mod managers;
 pub mod node;
 pub mod orchestrator;
 pub mod scheduler;
+pub mod settings;
 pub mod store;
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! What operators do to nodes: one atomic change each, checked first.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 
 use shoal_proto::v1::{NodeAvailability, NodeRole, NodeState};
 
 use crate::context::Context;
+use crate::managers;
 use crate::store::{Changes, Node, Object, Store};
 
 /// Why a node can't be changed so.
@@ -19,9 +21,42 @@ pub enum NodeError {
         /// The node.
         name: String,
     },
-    /// Without it there would be no manager, or too few.
-    #[error("node {name} is a manager; a cluster can't lose its managers so")]
+    /// A manager is not taken out as one.
+    #[error(
+        "node {name} is a manager; make it a worker first with \"ctl node demote {name}\", or when \
+         it is gone for good, remove it with --force"
+    )]
     Manager {
+        /// The node.
+        name: String,
+    },
+    /// The only manager.
+    #[error("node {name} is the only manager; promote another first")]
+    LastManager {
+        /// The node.
+        name: String,
+    },
+    /// Too few managers would be left that can be reached.
+    #[error(
+        "without node {name} the managers would lose their quorum: of the {left} left, {reachable} \
+         can be reached and {needed} are needed; bring back or promote others first"
+    )]
+    Quorum {
+        /// The node.
+        name: String,
+        /// Managers without it.
+        left: usize,
+        /// Those of them that can be reached.
+        reachable: usize,
+        /// How many must be.
+        needed: usize,
+    },
+    /// More than raft does well with.
+    #[error("there are {} managers already, as many as there may be", managers::MOST)]
+    TooMany,
+    /// It can't take the part.
+    #[error("node {name} is down: start its agent before it is promoted")]
+    Down {
         /// The node.
         name: String,
     },
@@ -38,6 +73,8 @@ pub enum NodeError {
 pub struct NodeUpdate {
     /// Whether it takes tasks.
     pub availability: Option<NodeAvailability>,
+    /// Whether it is a manager.
+    pub role: Option<NodeRole>,
     /// Labels to set.
     pub add_labels: BTreeMap<String, String>,
     /// Labels to take away; fine when they are not there.
@@ -47,14 +84,31 @@ pub struct NodeUpdate {
 /// States the changes of an update.
 ///
 /// # Errors
-/// A label without a name.
+/// A label without a name; a role that would leave too few managers or too many.
 pub fn update(
+    store: &Store,
     node: &Node,
     update: &NodeUpdate,
-    context: &Context<'_>,
+    context: &mut Context<'_>,
     changes: &mut Changes,
 ) -> Result<(), NodeError> {
     let mut new = node.clone();
+    match update.role.filter(|role| *role != node.spec.role()) {
+        None => {}
+        Some(NodeRole::Manager) => {
+            if node.status.state() != NodeState::Ready {
+                return Err(NodeError::Down { name: node.spec.name.clone() });
+            }
+            check_room(store)?;
+            new.spec.set_role(NodeRole::Manager);
+            new.raft_id = Some(raft_id(context.bits()));
+        }
+        Some(NodeRole::Worker) => {
+            check_without(store, node)?;
+            new.spec.set_role(NodeRole::Worker);
+            new.raft_id = None;
+        }
+    }
     if let Some(availability) = update.availability {
         new.spec.set_availability(availability);
     }
@@ -77,7 +131,7 @@ pub fn update(
 /// that comes back is refused.
 ///
 /// # Errors
-/// It is a manager, or it is not down and `force` is not given.
+/// It is a manager or not down, and `force` is not given; or too few managers would be left.
 pub fn remove(
     store: &Store,
     node: &Node,
@@ -86,7 +140,10 @@ pub fn remove(
 ) -> Result<(), NodeError> {
     let name = node.spec.name.clone();
     if node.spec.role() == NodeRole::Manager {
-        return Err(NodeError::Manager { name });
+        check_without(store, node)?;
+        if !force {
+            return Err(NodeError::Manager { name });
+        }
     }
     if !force && node.status.state() != NodeState::Down {
         return Err(NodeError::InUse { name });
@@ -96,6 +153,40 @@ pub fn remove(
     }
     changes.delete(&Object::from(node.clone()));
     Ok(())
+}
+
+/// A number for a new manager, of random bits: none has it or ever had it.
+#[must_use]
+pub fn raft_id(bits: u128) -> NonZeroU64 {
+    // 1 is the number of a group's first.
+    NonZeroU64::MIN.saturating_add((bits as u64 & (u64::MAX >> 1)).max(1))
+}
+
+/// Whether there may be one manager more.
+///
+/// # Errors
+/// There are as many as there may be.
+pub fn check_room(store: &Store) -> Result<(), NodeError> {
+    let managers = store.nodes().filter(|node| node.spec.role() == NodeRole::Manager);
+    if managers.count() < managers::MOST { Ok(()) } else { Err(NodeError::TooMany) }
+}
+
+/// Whether most of the managers that are left without one can be reached.
+fn check_without(store: &Store, node: &Node) -> Result<(), NodeError> {
+    let name = node.spec.name.clone();
+    let others = store.nodes().filter(|other| other.id != node.id);
+    let others = others.filter(|other| other.spec.role() == NodeRole::Manager);
+    let (mut left, mut reachable) = (0, 0);
+    for other in others {
+        left += 1;
+        reachable += usize::from(other.status.state() == NodeState::Ready);
+    }
+    let needed = left / 2 + 1;
+    match (left, reachable) {
+        (0, _) => Err(NodeError::LastManager { name }),
+        _ if reachable < needed => Err(NodeError::Quorum { name, left, reachable, needed }),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -144,6 +144,7 @@ pub(crate) fn node(number: u128) -> Node {
         spec: NodeSpec { name: format!("node-{number}"), ..NodeSpec::default() },
         description: NodeDescription { resources: Some(resources), ..NodeDescription::default() },
         status: NodeStatus { state: NodeState::Ready.into(), ..NodeStatus::default() },
+        raft_id: None,
     }
 }
 

@@ -14,12 +14,13 @@ fn labels_and_availability_change_and_the_rest_stays() {
     cluster.put(worker.clone());
     let wanted = NodeUpdate {
         availability: Some(NodeAvailability::Drain),
+        role: None,
         add_labels: BTreeMap::from([("zone".to_owned(), "eu".to_owned())]),
         remove_labels: vec!["old".to_owned(), "never-there".to_owned()],
     };
     cluster
         .commit(|store, context, changes| {
-            update(by_name(store, "node-1"), &wanted, context, changes)
+            update(store, by_name(store, "node-1"), &wanted, context, changes)
         })
         .unwrap();
     let now = by_name(&cluster.store, "node-1");
@@ -28,7 +29,7 @@ fn labels_and_availability_change_and_the_rest_stays() {
     assert_eq!(labels, wanted.add_labels);
     assert_eq!(now.description, worker.description);
     let (done, changes) = cluster.propose(|store, context, changes| {
-        update(by_name(store, "node-1"), &wanted, context, changes)
+        update(store, by_name(store, "node-1"), &wanted, context, changes)
     });
     assert!(done.is_ok() && changes.is_empty(), "nothing is left to change");
 }
@@ -51,13 +52,63 @@ fn a_node_goes_when_it_is_down_or_by_force_and_its_tasks_with_it() {
     assert_eq!((cluster.store.nodes().count(), cluster.store.tasks().count()), (0, 0));
 }
 
-#[test]
-fn a_manager_does_not_go() {
+/// So many managers, of which the ones named are down, and a worker: node 9.
+fn managers(count: u128, down: &[u128]) -> Cluster {
     let mut cluster = Cluster::default();
-    let mut manager = node(1);
-    manager.spec.set_role(NodeRole::Manager);
-    cluster.put(manager);
-    let (refused, _) =
-        cluster.propose(|store, _, changes| remove(store, by_name(store, "node-1"), true, changes));
+    for number in 1..=count {
+        let mut manager = node(number);
+        manager.spec.set_role(NodeRole::Manager);
+        manager.raft_id = NonZeroU64::new(number as u64);
+        if down.contains(&number) {
+            manager.status.set_state(NodeState::Down);
+        }
+        cluster.put(manager);
+    }
+    cluster.put(node(9));
+    cluster
+}
+
+fn set_role(cluster: &mut Cluster, name: &str, role: NodeRole) -> Result<(), NodeError> {
+    let wanted = NodeUpdate { role: Some(role), ..NodeUpdate::default() };
+    cluster.commit(|store, context, changes| {
+        update(store, by_name(store, name), &wanted, context, changes)
+    })
+}
+
+#[test]
+fn a_promoted_node_gets_a_number_that_none_has_and_a_demoted_one_loses_it() {
+    let mut cluster = managers(1, &[]);
+    set_role(&mut cluster, "node-9", NodeRole::Manager).unwrap();
+    let id = by_name(&cluster.store, "node-9").raft_id;
+    assert!(id.is_some_and(|id| id.get() > 1));
+    set_role(&mut cluster, "node-9", NodeRole::Worker).unwrap();
+    assert_eq!(by_name(&cluster.store, "node-9").raft_id, None);
+    set_role(&mut cluster, "node-9", NodeRole::Manager).unwrap();
+    assert_ne!(by_name(&cluster.store, "node-9").raft_id, id);
+}
+
+#[test]
+fn a_change_that_would_lose_the_quorum_is_refused() {
+    let demote = |cluster: &mut Cluster, name| set_role(cluster, name, NodeRole::Worker);
+    let only = demote(&mut managers(1, &[]), "node-1");
+    assert!(matches!(only, Err(NodeError::LastManager { .. })));
+    let third = demote(&mut managers(3, &[3]), "node-1");
+    assert!(matches!(third, Err(NodeError::Quorum { left: 2, reachable: 1, needed: 2, .. })));
+    demote(&mut managers(3, &[3]), "node-3").unwrap();
+    let seven = set_role(&mut managers(7, &[]), "node-9", NodeRole::Manager);
+    assert_eq!(seven, Err(NodeError::TooMany));
+}
+
+#[test]
+fn a_manager_goes_by_force_alone_and_only_when_enough_are_left() {
+    let try_it = |cluster: &mut Cluster, name, force| {
+        let (done, _) = cluster
+            .propose(|store, _, changes| remove(store, by_name(store, name), force, changes));
+        done
+    };
+    let refused = try_it(&mut managers(3, &[3]), "node-3", false);
     assert!(matches!(refused, Err(NodeError::Manager { .. })));
+    let refused = try_it(&mut managers(3, &[3]), "node-1", true);
+    assert!(matches!(refused, Err(NodeError::Quorum { .. })));
+    try_it(&mut managers(3, &[3]), "node-3", true).unwrap();
 }

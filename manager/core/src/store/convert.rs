@@ -1,5 +1,6 @@
 //! Between the store's objects and the messages of `shoal.v1`.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use shoal_proto::v1;
@@ -79,6 +80,8 @@ impl From<&Node> for v1::Node {
             description: Some(node.description.clone()),
             status: Some(node.status.clone()),
             leader: false,
+            raft_id: node.raft_id.map_or(0, NonZeroU64::get),
+            manager: v1::ManagerState::None.into(),
         }
     }
 }
@@ -93,6 +96,7 @@ impl TryFrom<v1::Node> for Node {
             spec: node.spec.unwrap_or_default(),
             description: node.description.unwrap_or_default(),
             status: node.status.unwrap_or_default(),
+            raft_id: NonZeroU64::new(node.raft_id),
         })
     }
 }
@@ -268,13 +272,13 @@ impl TryFrom<v1::Stack> for Stack {
 
 impl From<&Cluster> for v1::Cluster {
     fn from(cluster: &Cluster) -> Self {
-        Self { meta: Some((&cluster.meta).into()), worker_secret: cluster.worker_secret.clone() }
+        Self { meta: Some((&cluster.meta).into()), state: Some(cluster.state.clone()) }
     }
 }
 
 impl From<v1::Cluster> for Cluster {
     fn from(cluster: v1::Cluster) -> Self {
-        Self { meta: cluster.meta.into(), worker_secret: cluster.worker_secret }
+        Self { meta: cluster.meta.into(), state: cluster.state.unwrap_or_default() }
     }
 }
 

@@ -3,11 +3,12 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use shoal_proto::v1::{
-    NodeDescription, NodeSpec, NodeStatus, PortSpec, ServiceSpec, StackSpec, TaskSpec, TaskState,
+    ClusterState, NodeDescription, NodeSpec, NodeStatus, PortSpec, ServiceSpec, StackSpec, TaskSpec, TaskState,
     TaskStatus,
 };
 use shoal_proto::{NetworkId, NodeId, ServiceId, StackId, TaskId, Timestamp};
@@ -36,6 +37,8 @@ pub struct Node {
     pub description: NodeDescription,
     /// Whether it can be reached.
     pub status: NodeStatus,
+    /// Its number among the managers; none for a worker.
+    pub raft_id: Option<NonZeroU64>,
 }
 
 /// A virtual address of a service.
@@ -201,8 +204,8 @@ pub struct Stack {
 pub struct Cluster {
     /// Version and times.
     pub meta: Meta,
-    /// The secret part of the token that workers join with.
-    pub worker_secret: String,
+    /// Its id, root, secrets and settings.
+    pub state: ClusterState,
 }
 
 /// An object of any kind.

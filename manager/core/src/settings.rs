@@ -1,0 +1,90 @@
+//! What operators decide of the cluster as a whole, with the defaults filled in and the bounds
+//! that keep a cluster alive.
+
+use std::time::Duration;
+
+use shoal_proto::time::{proto_duration, std_duration};
+use shoal_proto::v1::ClusterSpec;
+
+use crate::store::Store;
+
+/// Without a word of a node for this long, it is down.
+pub const NODE_DOWN_AFTER: Duration = Duration::from_secs(3);
+/// How long nodes' certificates are good for.
+pub const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(90 * 86_400);
+/// How long a node that no manager reaches goes on with tasks that are fenced.
+pub const FENCING_LEASE: Duration = Duration::from_secs(10);
+
+const LEAST_DOWN_AFTER: Duration = Duration::from_secs(1);
+const LEAST_VALIDITY: Duration = Duration::from_secs(3600);
+const LEAST_LEASE: Duration = Duration::from_secs(3);
+
+/// The settings in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Without a word of a node for this long, it is down.
+    pub node_down_after: Duration,
+    /// How long nodes' certificates are good for.
+    pub certificate_validity: Duration,
+    /// How long a node that no manager reaches goes on with tasks that are fenced.
+    pub fencing_lease: Duration,
+    /// A manager that was stopped needs the unlock key.
+    pub autolock: bool,
+}
+
+/// A setting that would not do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name} can't be {value:?}; the least is {least:?}")]
+pub struct SettingError {
+    /// Which.
+    pub name: &'static str,
+    /// As asked for.
+    pub value: Duration,
+    /// The bound.
+    pub least: Duration,
+}
+
+impl Settings {
+    /// Those of the cluster.
+    #[must_use]
+    pub fn of(store: &Store) -> Self {
+        let spec = store.cluster().and_then(|cluster| cluster.state.spec.clone());
+        let spec = spec.unwrap_or_default();
+        let or = |set: &Option<shoal_proto::ProtoDuration>, default| {
+            set.as_ref().map_or(default, std_duration)
+        };
+        Self {
+            node_down_after: or(&spec.node_down_after, NODE_DOWN_AFTER),
+            certificate_validity: or(&spec.certificate_validity, CERTIFICATE_VALIDITY),
+            fencing_lease: or(&spec.fencing_lease, FENCING_LEASE),
+            autolock: spec.autolock,
+        }
+    }
+
+    /// As people are shown them: nothing is left to a default.
+    #[must_use]
+    pub fn spec(&self) -> ClusterSpec {
+        ClusterSpec {
+            node_down_after: Some(proto_duration(self.node_down_after)),
+            certificate_validity: Some(proto_duration(self.certificate_validity)),
+            fencing_lease: Some(proto_duration(self.fencing_lease)),
+            autolock: self.autolock,
+        }
+    }
+
+    /// Whether a cluster can live with them.
+    ///
+    /// # Errors
+    /// The first that is too short.
+    pub fn check(&self) -> Result<(), SettingError> {
+        let bounds = [
+            ("node-down-after", self.node_down_after, LEAST_DOWN_AFTER),
+            ("cert-expiry", self.certificate_validity, LEAST_VALIDITY),
+            ("fencing-lease", self.fencing_lease, LEAST_LEASE),
+        ];
+        match bounds.into_iter().find(|(_, value, least)| value < least) {
+            Some((name, value, least)) => Err(SettingError { name, value, least }),
+            None => Ok(()),
+        }
+    }
+}
