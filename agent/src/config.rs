@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Parser;
 use serde::Deserialize;
+use shoal_manager::keys::UnlockKey;
 
 /// Read when it is there and no other file is named.
 const DEFAULT_FILE: &str = "/etc/shoal/agent.toml";
@@ -60,6 +61,27 @@ pub(crate) struct Arguments {
         hide_env_values = true
     )]
     token: Option<String>,
+
+    /// Begin a cluster with what a backup holds ("ctl cluster backup"); only at the first start
+    #[arg(long, value_name = "FILE", conflicts_with = "join")]
+    restore: Option<PathBuf>,
+
+    /// What a locked manager is unlocked with, or a backup that was made while autolock was on
+    #[arg(long, value_name = "KEY", env = "SHOAL_UNLOCK_KEY", hide_env_values = true)]
+    unlock_key: Option<String>,
+
+    /// Go on as the only manager when the others are lost for good; the cluster's state stays. Give
+    /// it at one start, on one manager
+    #[arg(long)]
+    force_new_cluster: bool,
+
+    /// Certificate of an authority of your own to begin a cluster with; only at the first start
+    #[arg(long, value_name = "FILE", requires = "ca_key", conflicts_with_all = ["join", "restore"])]
+    ca_cert: Option<PathBuf>,
+
+    /// Its key
+    #[arg(long, value_name = "FILE", requires = "ca_cert")]
+    ca_key: Option<PathBuf>,
 
     /// Group whose members may use the socket, besides root [default: shoal, where it exists]
     #[arg(long, value_name = "GROUP")]
@@ -123,6 +145,12 @@ pub(crate) struct Config {
     pub(crate) advertise: Option<String>,
     /// Managers to join, with a token.
     pub(crate) join: Option<(Vec<String>, String)>,
+    /// A backup to begin with.
+    pub(crate) restore: Option<PathBuf>,
+    pub(crate) unlock_key: Option<UnlockKey>,
+    pub(crate) force_new_cluster: bool,
+    /// Certificate and key of the operator's own root.
+    pub(crate) root: Option<(PathBuf, PathBuf)>,
     pub(crate) group: Option<String>,
     pub(crate) userns_remap: Option<String>,
     pub(crate) log: String,
@@ -150,6 +178,10 @@ impl Arguments {
             listen_is_default: listen.is_none(),
             advertise: self.advertise.or(file.advertise),
             join: join(addresses, token)?,
+            restore: self.restore,
+            unlock_key: self.unlock_key.map(|key| key.parse()).transpose()?,
+            force_new_cluster: self.force_new_cluster,
+            root: self.ca_cert.zip(self.ca_key),
             group: self.group.or(file.group),
             userns_remap: self.userns_remap.or(file.userns_remap),
             log: self.log.or(file.log).unwrap_or_else(|| "info".to_owned()),

@@ -1,28 +1,30 @@
 //! The agent from start to stop: wiring.
 
+use std::convert::Infallible;
 use std::fs::DirBuilder;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use shoal_image::ImageStore;
-use shoal_manager::ca::{ClusterCa, NODE_VALIDITY, NodeCertificate};
-use shoal_manager::{Manager, ManagerConfig, NodeInfo};
+use shoal_manager::NodeInfo;
+use shoal_manager::ca::Credentials;
+use shoal_manager::keys::UnlockKey;
 use shoal_network::{Engine, EngineConfig};
-use shoal_proto::v1::NodeRole;
 use shoal_runtime::{Runtime, RuntimeConfig};
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{ContainersApi, ImagesApi};
+use crate::api::{Attempt, ContainersApi, Control, ImagesApi, LockApi};
 use crate::config::Config;
 use crate::container::Users;
 use crate::identity::Identity;
-use crate::join::{self, Membership};
-use crate::node::{Fabric, Node, Reports, Shared, StatusStore, Volumes};
+use crate::membership::{self, Found, Keeper, Membership, NodeFolder};
+use crate::node::{Fabric, Lease, Node, Reports, Shared, StatusStore, Volumes};
+use crate::seat::{Seat, Setup};
 use crate::session::{self, Managers};
 use crate::single::Singles;
 use crate::task::{Tasks, collect_garbage};
@@ -42,123 +44,117 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    let membership = member(&config).await?;
-    let identity = match &membership {
-        Some(membership) => membership.identity.clone(),
-        None => Identity::load_or_create(&config.data_dir)?,
-    };
+    membership::check(&config)?;
+    let listener = serve::listen(&config).await?;
+    let listen = listener.local_addr()?;
+    let address = advertise(&config, listen);
+    let identity = membership::establish(&config, &address).await?;
     let node = open_node(&config, &identity).await?;
-    let plane = match membership {
-        Some(membership) => Plane::worker(&config, membership),
-        None => Plane::manager(&config, &identity, &node).await?,
-    };
+    let seat = Seat::new(Setup {
+        data_dir: config.data_dir.clone(),
+        node: identity.node,
+        info: node_info(&config, &node, listen, &address),
+        address: address.clone(),
+    });
+    let managers = Managers::new(address.clone());
 
     let stop = CancellationToken::new();
     let socket = serve::bind_socket(&config.run_dir.join("shoal.sock"), config.group.as_deref())?;
     let singles = Singles::open(node.clone()).context("can't read the containers' records")?;
+    let (attempts, mut attempted) = mpsc::channel(1);
     let apis = serve::Apis {
         images: ImagesApi::new(node.images.clone()),
         containers: ContainersApi::new(singles.clone()),
+        control: Control::new(seat.clone(), managers.clone()),
+        lock: LockApi::new(seat.clone(), attempts),
     };
-    let Plane { part, managers } = plane;
-    let (manager, nodes, certificate) = match part {
-        Part::Manager { manager, listener, certificate } => {
-            let nodes = serve::nodes(listener, &manager, &certificate, stop.clone());
-            (Some(manager), Some(nodes), None)
-        }
-        Part::Worker { certificate } => (None, None, Some(certificate)),
-    };
-    let control = match &manager {
-        Some(manager) => serve::Control::Here(manager),
-        None => serve::Control::Elsewhere(managers.addresses()),
-    };
-    let people = serve::people(socket, control, apis, stop.clone());
+    let (known, credentials) = watch::channel(None);
+    let people = serve::people(socket, apis, stop.clone());
+    let nodes = serve::nodes(listener, seat.clone(), credentials, stop.clone());
+    let served = tokio::spawn(async { tokio::try_join!(people, nodes).map(drop) });
+    tokio::pin!(served);
+
     let mut tasks = Tasks::new(node.clone());
-    let known = tasks.kept().into_iter().chain(singles.all().into_iter().map(|one| one.id.clone()));
-    collect_garbage(&node, &known.collect()).await;
+    let ids = tasks.kept().into_iter().chain(singles.all().into_iter().map(|one| one.id.clone()));
+    collect_garbage(&node, &ids.collect()).await;
     tasks.resume().await;
     singles.resume().await;
-    tracing::info!(node.id = %identity.node, manager = manager.is_some(), "ready");
 
-    let nodes = async {
-        match nodes {
-            Some(nodes) => nodes.await,
-            None => std::future::pending().await,
-        }
+    let part = async {
+        let membership = unlocked(&config, &identity, &address, &seat, &mut attempted).await?;
+        take_part(&config, membership, &node, &mut tasks, &seat, &managers, known).await
     };
-    let renewal = async {
-        match certificate {
-            Some(certificate) => {
-                join::keep_certificate(&config.data_dir, certificate, &managers).await;
-            }
-            None => std::future::pending().await,
-        }
+    let ended = tokio::select! {
+        ended = &mut served => ended.map_err(anyhow::Error::from).flatten(),
+        failed = part => failed.map(|never| match never {}),
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
     };
-    let served = async { tokio::try_join!(people, nodes).map(drop) };
-    tokio::pin!(served);
-    tokio::select! {
-        ended = &mut served => ended?,
-        () = session::run(node.clone(), &mut tasks, &managers) => {}
-        () = renewal => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
     stop.cancel();
+    seat.leave().await;
     // A watch that somebody leaves open must not hold the agent up.
     let _ = tokio::time::timeout(DRAIN, served).await;
-    if let Some(manager) = &manager {
-        manager.shutdown().await;
-    }
     close(&config, &node, &tasks, &singles).await;
-    Ok(())
+    ended
 }
 
-/// What this host has joined, or joins now; none when it is, or begins, a cluster of its own.
-async fn member(config: &Config) -> anyhow::Result<Option<Membership>> {
-    let joined = join::load(&config.data_dir)?;
-    let (None, Some((addresses, token))) = (&joined, &config.join) else { return Ok(joined) };
-    let name = config.name.clone().unwrap_or_else(host::name);
-    join::join(&config.data_dir, &name, addresses, token).await.map(Some)
-}
-
-/// This node's part in the cluster, and where its agent finds the managers.
-struct Plane {
-    part: Part,
-    managers: Managers,
-}
-
-enum Part {
-    Manager { manager: Manager, listener: TcpListener, certificate: NodeCertificate },
-    Worker { certificate: NodeCertificate },
-}
-
-impl Plane {
-    fn worker(config: &Config, membership: Membership) -> Self {
-        let Membership { certificate, managers, .. } = membership;
-        let tls = certificate.client_config();
-        let managers = Managers::new(managers, tls, advertise(config, config.listen));
-        Self { part: Part::Worker { certificate }, managers }
+/// What is kept of the membership; a manager that is locked waits for its key.
+async fn unlocked(
+    config: &Config,
+    identity: &Identity,
+    address: &str,
+    seat: &Seat,
+    attempts: &mut mpsc::Receiver<Attempt>,
+) -> anyhow::Result<Membership> {
+    let load = |key: Option<&UnlockKey>| membership::load(config, identity, address, key);
+    if let Found::Member(membership) = load(config.unlock_key.as_ref())? {
+        return Ok(membership);
     }
-
-    async fn manager(config: &Config, identity: &Identity, node: &Node) -> anyhow::Result<Self> {
-        let listener = serve::listen(config).await?;
-        let listen = listener.local_addr()?;
-        let advertise = advertise(config, listen);
-        let now = SystemTime::now();
-        let ca = ClusterCa::open_or_create(&config.data_dir.join("ca"), &identity.cluster, now)?;
-        let certificate = ca.issue(identity.node, NodeRole::Manager, NODE_VALIDITY, now)?;
-        let manager = Manager::start(ManagerConfig {
-            data_dir: config.data_dir.clone(),
-            cluster: identity.cluster.clone(),
-            node: identity.node,
-            info: node_info(config, node, listen, &advertise),
-            ca,
-        })
-        .await?;
-        let own = local(listen).to_string();
-        let managers = Managers::new(vec![own], certificate.client_config(), advertise);
-        Ok(Self { part: Part::Manager { manager, listener, certificate }, managers })
+    tracing::warn!("this manager is locked; unlock it with \"ctl cluster unlock\"");
+    seat.lock();
+    loop {
+        // The service lives as long as the agent.
+        let Some((key, reply)) = attempts.recv().await else { std::future::pending().await };
+        let answer = match load(Some(&key)) {
+            Ok(Found::Member(membership)) => {
+                // Whoever gave the key may have gone.
+                let _ = reply.send(Ok(()));
+                return Ok(membership);
+            }
+            Ok(Found::Locked) => "the manager is locked still".to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        let _ = reply.send(Err(answer));
     }
+}
+
+/// Works for the cluster, as a worker or a manager, until it can't.
+async fn take_part(
+    config: &Config,
+    membership: Membership,
+    node: &Node,
+    tasks: &mut Tasks,
+    seat: &Seat,
+    managers: &Managers,
+    known: watch::Sender<Option<Credentials>>,
+) -> anyhow::Result<Infallible> {
+    let Membership { certificate, managers: addresses, manager } = membership;
+    let folder = NodeFolder::new(&config.data_dir);
+    let credentials = Credentials::new(certificate);
+    managers.set_addresses(addresses);
+    match manager {
+        Some(part) => seat.start(&folder, &credentials, part).await?,
+        None => seat.leave_to_others(),
+    }
+    known.send_replace(Some(credentials.clone()));
+    tracing::info!(node.id = %node.id, manager = seat.raft_id().is_some(), "ready");
+    let keeper =
+        Keeper { folder: folder.clone(), credentials: credentials.clone(), managers, seat };
+    tokio::select! {
+        () = session::run(node.clone(), tasks, managers, &credentials, &folder) => {}
+        () = keeper.run() => {}
+    }
+    bail!("the node's work for the cluster has ended by itself")
 }
 
 /// With containers left, everything stays for them; without, the host is as it was before.
@@ -215,6 +211,7 @@ async fn open_node(config: &Config, identity: &Identity) -> anyhow::Result<Node>
             .map_err(|error| anyhow::anyhow!("userns-remap: {error}"))?,
         volumes: Volumes::open(config.data_dir.join("volumes"))?,
         reports: Reports::default(),
+        lease: Lease::default(),
         statuses,
     }))
 }
@@ -260,12 +257,4 @@ fn advertise(config: &Config, listen: SocketAddr) -> String {
         }
         None => listen.to_string(),
     }
-}
-
-/// How the agent reaches its own manager: through the same port as everyone else.
-fn local(listen: SocketAddr) -> SocketAddr {
-    if listen.ip().is_unspecified() {
-        return SocketAddr::new(Ipv4Addr::LOCALHOST.into(), listen.port());
-    }
-    listen
 }

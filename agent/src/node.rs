@@ -1,6 +1,7 @@
 //! What a node works with, shared by all its tasks.
 
 mod fabric;
+mod lease;
 mod reports;
 mod status;
 mod volume;
@@ -16,6 +17,7 @@ use shoal_runtime::Runtime;
 use crate::container::Users;
 
 pub(crate) use fabric::{Fabric, Local};
+pub(crate) use lease::Lease;
 pub(crate) use reports::Reports;
 pub(crate) use status::StatusStore;
 pub(crate) use volume::Volumes;
@@ -38,6 +40,7 @@ pub(crate) struct Shared {
     pub(crate) volumes: Volumes,
     pub(crate) users: Users,
     pub(crate) reports: Reports,
+    pub(crate) lease: Lease,
     pub(crate) statuses: StatusStore,
 }
 

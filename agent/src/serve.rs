@@ -1,25 +1,45 @@
 //! The agent's servers: people on a local socket, nodes over mTLS.
 
+use std::convert::Infallible;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
-use shoal_manager::Manager;
-use shoal_manager::ca::NodeCertificate;
+use anyhow::{Context as _, bail};
+use http::{Request, Response};
+use shoal_manager::ca::{Credentials, NodeCertificate};
 use shoal_proto::FILE_DESCRIPTOR_SET;
 use shoal_proto::v1::containers_server::ContainersServer;
 use shoal_proto::v1::images_server::ImagesServer;
-use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use shoal_proto::v1::lock_server::LockServer;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::service::Routes;
 use tonic::transport::Server;
+use tower::{Service, ServiceExt};
 
-use crate::api::{ContainersApi, ControlElsewhere, ImagesApi};
+use crate::api::{ContainersApi, Control, ImagesApi, LockApi};
 use crate::config::Config;
+use crate::seat::{Occupant, Seat};
 
+/// Connections that have come and are not served yet.
+const BACKLOG: usize = 64;
+/// A handshake has this long.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// After a connection that could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// The group that may use the socket when the settings name none.
 const DEFAULT_GROUP: &str = "shoal";
 
@@ -72,24 +92,17 @@ fn group_id(name: &str) -> Option<u32> {
     })
 }
 
-/// What the node itself offers, besides the control API.
+/// What the node offers to people.
 pub(crate) struct Apis {
     pub(crate) images: ImagesApi,
     pub(crate) containers: ContainersApi,
-}
-
-/// Who answers for the cluster.
-pub(crate) enum Control<'a> {
-    /// The manager on this node.
-    Here(&'a Manager),
-    /// Those at these addresses.
-    Elsewhere(&'a [String]),
+    pub(crate) control: Control,
+    pub(crate) lock: LockApi,
 }
 
 /// Serves people until told to stop.
 pub(crate) async fn people(
     listener: UnixListener,
-    control: Control<'_>,
     apis: Apis,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -98,13 +111,9 @@ pub(crate) async fn people(
         .build_v1()?;
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    let server = match control {
-        Control::Here(manager) => Server::builder().add_service(manager.control_service()),
-        Control::Elsewhere(managers) => {
-            Server::builder().add_service(ControlElsewhere::new(managers))
-        }
-    };
-    server
+    Server::builder()
+        .add_service(apis.control)
+        .add_service(LockServer::new(apis.lock))
         .add_service(ImagesServer::new(apis.images))
         .add_service(ContainersServer::new(apis.containers))
         .add_service(health_service)
@@ -115,23 +124,103 @@ pub(crate) async fn people(
 }
 
 /// Serves nodes, which show a certificate of this cluster, and hosts that want one, until told to
-/// stop.
-pub(crate) fn nodes(
+/// stop. A node that is no manager says so.
+pub(crate) async fn nodes(
     listener: TcpListener,
-    manager: &Manager,
-    certificate: &NodeCertificate,
+    seat: Seat,
+    mut credentials: watch::Receiver<Option<Credentials>>,
     stop: CancellationToken,
-) -> impl Future<Output = anyhow::Result<()>> + use<> {
-    let (dispatcher, ca) = (manager.dispatcher_service(), manager.node_ca_service());
-    let tls = certificate.server_config();
-    async move {
-        Server::builder()
-            .tls_config(tls)?
-            .tcp_nodelay(true)
-            .add_service(dispatcher)
-            .add_service(ca)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled())
-            .await
-            .context("the nodes' server")
+) -> anyhow::Result<()> {
+    // Nobody is answered before this node knows who it is.
+    let known = tokio::select! {
+        known = credentials.wait_for(Option::is_some) => known.ok().and_then(|known| known.clone()),
+        () = stop.cancelled() => None,
+    };
+    let Some(credentials) = known else { return Ok(()) };
+    let routes = axum::Router::new().fallback_service(AtSeat(seat));
+    Server::builder()
+        .tcp_nodelay(true)
+        .add_routes(Routes::from(routes))
+        .serve_with_incoming_shutdown(handshakes(listener, credentials), stop.cancelled())
+        .await
+        .context("the nodes' server")
+}
+
+/// Connections that have come through their handshake with the certificate of that time.
+fn handshakes(
+    listener: TcpListener,
+    credentials: Credentials,
+) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
+    let (accepted, stream) = mpsc::channel(BACKLOG);
+    tokio::spawn(async move {
+        let mut certificates = credentials.watch();
+        let mut acceptor = acceptor(&credentials.current());
+        loop {
+            let connection = tokio::select! {
+                connection = listener.accept() => connection,
+                _ = certificates.changed() => {
+                    acceptor = self::acceptor(&certificates.borrow_and_update());
+                    continue;
+                }
+                () = accepted.closed() => return,
+            };
+            let (connection, acceptor) = match (connection, &acceptor) {
+                (Ok((connection, _)), Some(acceptor)) => (connection, acceptor.clone()),
+                (Ok(_), None) => continue,
+                (Err(error), _) => {
+                    tracing::warn!(%error, "a connection is not accepted");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    continue;
+                }
+            };
+            let accepted = accepted.clone();
+            tokio::spawn(async move {
+                // Small messages of both sides must not wait for each other.
+                let _ = connection.set_nodelay(true);
+                let shaken = tokio::time::timeout(HANDSHAKE, acceptor.accept(connection)).await;
+                if let Ok(Ok(stream)) = shaken {
+                    // The server has stopped: so has the connection.
+                    let _ = accepted.send(Ok(stream)).await;
+                }
+            });
+        }
+    });
+    ReceiverStream::new(stream)
+}
+
+fn acceptor(certificate: &NodeCertificate) -> Option<TlsAcceptor> {
+    match certificate.server_config() {
+        Ok(config) => Some(TlsAcceptor::from(Arc::new(config))),
+        Err(error) => {
+            tracing::error!(%error, "no node can connect");
+            None
+        }
+    }
+}
+
+/// What the manager on this node serves, as long as there is one.
+#[derive(Clone)]
+struct AtSeat(Seat);
+
+impl Service<Request<axum::body::Body>> for AtSeat {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<axum::body::Body>) -> Self::Future {
+        let seat = self.0.clone();
+        Box::pin(async move {
+            let Occupant::Manager(running) = seat.occupant().await else {
+                return Ok(Status::unavailable("this node is not a manager").into_http());
+            };
+            match running.routes.clone().oneshot(request.map(Body::new)).await {
+                Ok(answer) => Ok(answer),
+                Err(error) => Ok(Status::internal(error.to_string()).into_http()),
+            }
+        })
     }
 }

@@ -3,86 +3,155 @@
 
 mod logs;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use shoal_manager::ca::Credentials;
+use shoal_proto::PROTOCOL;
 use shoal_proto::time::std_duration;
 use shoal_proto::v1::dispatcher_client::DispatcherClient;
 use shoal_proto::v1::manager_message::Message;
 use shoal_proto::v1::{
-    AgentMessage, AssignmentsAck, Heartbeat, Hello, StatusUpdate, agent_message,
+    AgentMessage, AssignmentsAck, Heartbeat, Hello, Standing, StatusUpdate, agent_message,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 
+use crate::membership::NodeFolder;
 use crate::node::Node;
 use crate::task::Tasks;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
-const LAST_RETRY: Duration = Duration::from_secs(5);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+const MAX_REDIRECTS: usize = 3;
 /// Messages that wait for the connection.
 const BACKLOG: usize = 16;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Where the managers are and how to be known to them.
+/// Where the managers are, and what they make of this node. Clones share it.
+#[derive(Clone)]
 pub(crate) struct Managers {
-    addresses: Vec<String>,
-    tls: Mutex<ClientTlsConfig>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    addresses: Mutex<Addresses>,
+    standing: watch::Sender<Option<Standing>>,
+    /// Where this node is to be found.
     advertise: String,
+}
+
+#[derive(Default)]
+struct Addresses {
+    known: Vec<String>,
     /// Which to try next.
-    turn: AtomicUsize,
+    turn: usize,
+    /// Where a manager has sent this node.
+    redirect: Option<String>,
 }
 
 impl Managers {
-    /// `advertise` is where this node is to be found. There is at least one address.
-    pub(crate) fn new(addresses: Vec<String>, tls: ClientTlsConfig, advertise: String) -> Self {
-        Self { addresses, tls: Mutex::new(tls), advertise, turn: AtomicUsize::new(0) }
+    /// `advertise` is where this node is to be found.
+    pub(crate) fn new(advertise: String) -> Self {
+        let (addresses, standing) = (Mutex::default(), watch::channel(None).0);
+        Self { shared: Arc::new(Shared { addresses, standing, advertise }) }
     }
 
-    pub(crate) fn addresses(&self) -> &[String] {
-        &self.addresses
+    fn lock(&self) -> MutexGuard<'_, Addresses> {
+        self.shared.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For sessions from now on.
-    pub(crate) fn set_tls(&self, tls: ClientTlsConfig) {
-        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = tls;
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.lock().known.clone()
     }
 
-    fn tls(&self) -> ClientTlsConfig {
-        self.tls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn set_addresses(&self, addresses: Vec<String>) {
+        self.lock().known = addresses;
     }
 
-    fn next(&self) -> &str {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        &self.addresses[turn % self.addresses.len()]
+    /// What the managers have last said of this node.
+    pub(crate) fn standing(&self) -> watch::Receiver<Option<Standing>> {
+        self.shared.standing.subscribe()
+    }
+
+    /// Takes in what they say now; true when there are other addresses to keep.
+    fn take(&self, standing: &Standing) -> bool {
+        let mut addresses = self.lock();
+        let differ = !standing.managers.is_empty() && addresses.known != standing.managers;
+        if differ {
+            addresses.known.clone_from(&standing.managers);
+        }
+        drop(addresses);
+        self.shared.standing.send_replace(Some(standing.clone()));
+        differ
+    }
+
+    /// Where a manager has sent this node, else the next of those that are known.
+    fn next(&self) -> Option<String> {
+        let mut addresses = self.lock();
+        if let Some(address) = addresses.redirect.take() {
+            return Some(address);
+        }
+        let turn = addresses.turn;
+        addresses.turn = turn.wrapping_add(1);
+        let count = addresses.known.len();
+        (count > 0).then(|| addresses.known[turn % count].clone())
+    }
+
+    fn point_to(&self, address: String) {
+        self.lock().redirect = Some(address);
     }
 }
 
+/// How a session ended that did not fail.
+enum End {
+    /// The manager has ended it.
+    Over,
+    /// Another manager is to be asked, at once.
+    Redirected,
+    /// This node has a new certificate to show.
+    Renewed,
+}
+
 /// Keeps a session, one after the other, for as long as the agent runs.
-pub(crate) async fn run(node: Node, tasks: &mut Tasks, managers: &Managers) {
+pub(crate) async fn run(
+    node: Node,
+    tasks: &mut Tasks,
+    managers: &Managers,
+    credentials: &Credentials,
+    folder: &NodeFolder,
+) {
     let mut retry = FIRST_RETRY;
+    // A manager may send a node on to one that has just lost its part: not for ever at once.
+    let mut redirects = 0;
     loop {
-        match hold(&node, tasks, managers, &mut retry).await {
-            Ok(()) => tracing::info!("the session is over"),
+        match hold(&node, tasks, managers, credentials, folder, &mut retry).await {
+            Ok(End::Redirected) if redirects < MAX_REDIRECTS => {
+                redirects += 1;
+                continue;
+            }
+            Ok(End::Redirected) => {}
+            Ok(End::Renewed) => continue,
+            Ok(End::Over) => tracing::info!("the session is over"),
             Err(error) => tracing::warn!(error = format!("{error:#}"), "no session"),
         }
+        redirects = 0;
         tokio::time::sleep(retry).await;
         retry = (retry * 2).min(LAST_RETRY);
     }
 }
 
-async fn connect(managers: &Managers) -> anyhow::Result<Channel> {
-    let address = managers.next();
+async fn connect(managers: &Managers, credentials: &Credentials) -> anyhow::Result<Channel> {
+    let address = managers.next().context("no manager is known")?;
     let endpoint = Endpoint::from_shared(format!("https://{address}"))?
-        .tls_config(managers.tls())?
+        .tls_config(credentials.current().client_config())?
         .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(Duration::from_secs(2))
-        .keep_alive_timeout(Duration::from_secs(3))
+        .http2_keep_alive_interval(Duration::from_secs(1))
+        .keep_alive_timeout(Duration::from_secs(2))
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
     endpoint.connect().await.with_context(|| format!("can't reach the manager at {address}"))
@@ -92,17 +161,23 @@ async fn hold(
     node: &Node,
     tasks: &mut Tasks,
     managers: &Managers,
+    credentials: &Credentials,
+    folder: &NodeFolder,
     retry: &mut Duration,
-) -> anyhow::Result<()> {
-    let channel = connect(managers).await?;
+) -> anyhow::Result<End> {
+    let mut renewed = credentials.watch();
+    renewed.mark_unchanged();
+    let channel = connect(managers, credentials).await?;
     let mut client = DispatcherClient::new(channel.clone());
     let mut description = crate::host::describe();
     description.host_routes =
         node.network.host_routes().await?.iter().map(ToString::to_string).collect();
+    description.trusted_roots = credentials.current().trusted_roots();
     let hello = Hello {
         node_name: node.name.clone(),
-        advertise_address: managers.advertise.clone(),
+        advertise_address: managers.shared.advertise.clone(),
         description: Some(description),
+        protocol: PROTOCOL,
     };
     let (outbound, stream) = mpsc::channel(BACKLOG);
     outbound.send(wrap(agent_message::Message::Hello(hello))).await?;
@@ -111,24 +186,30 @@ async fn hold(
         .await
         .context("the manager refuses the session")?
         .into_inner();
-    *retry = FIRST_RETRY;
     node.reports.resend_all();
     let mut logs = logs::Publishers::new(node.clone(), channel);
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut number = 0;
+    node.lease.begin();
     loop {
         tokio::select! {
             _ = heartbeat.tick() => {
-                outbound.send(wrap(agent_message::Message::Heartbeat(Heartbeat {}))).await?;
+                number += 1;
+                node.lease.sent(number);
+                let beat = Heartbeat { number };
+                outbound.send(wrap(agent_message::Message::Heartbeat(beat))).await?;
             }
             updates = node.reports.take() => {
                 let update = StatusUpdate { updates };
                 outbound.send(wrap(agent_message::Message::Status(update))).await?;
             }
             message = inbound.next() => {
-                let Some(message) = message.transpose()? else { return Ok(()) };
+                let Some(message) = message.transpose()? else { return Ok(End::Over) };
                 match message.message {
                     Some(Message::Welcome(welcome)) => {
+                        *retry = FIRST_RETRY;
+                        take_standing(managers, folder, node, welcome.standing);
                         if let Some(period) = &welcome.heartbeat_period {
                             heartbeat = tokio::time::interval(std_duration(period).max(Duration::from_millis(100)));
                         }
@@ -141,12 +222,33 @@ async fn hold(
                     }
                     Some(Message::LogSubscription(subscription)) => logs.take(subscription),
                     Some(Message::Redirect(redirect)) => {
-                        anyhow::bail!("the manager points to {}", redirect.address);
+                        managers.point_to(redirect.address);
+                        return Ok(End::Redirected);
                     }
+                    Some(Message::Standing(standing)) => {
+                        take_standing(managers, folder, node, Some(standing));
+                    }
+                    Some(Message::HeartbeatAck(ack)) => node.lease.heard(ack.number),
                     None => {}
                 }
             }
+            _ = renewed.changed() => return Ok(End::Renewed),
         }
+    }
+}
+
+fn take_standing(
+    managers: &Managers,
+    folder: &NodeFolder,
+    node: &Node,
+    standing: Option<Standing>,
+) {
+    let Some(standing) = standing else { return };
+    node.lease.set_length(standing.lease.as_ref().map(std_duration));
+    if managers.take(&standing)
+        && let Err(error) = folder.keep_managers(&standing.managers)
+    {
+        tracing::warn!(error = format!("{error:#}"), "can't keep where the managers are");
     }
 }
 

@@ -8,20 +8,42 @@ use hyper_util::rt::TokioIo;
 use shoal_proto::v1::containers_client::ContainersClient;
 use shoal_proto::v1::control_client::ControlClient;
 use shoal_proto::v1::images_client::ImagesClient;
+use shoal_proto::v1::lock_client::LockClient;
 use tokio::net::UnixStream;
+use tonic::metadata::MetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Request, Status};
 
 /// An agent's services.
 pub(crate) struct Client {
-    pub(crate) control: ControlClient<Channel>,
+    pub(crate) control: ControlClient<InterceptedService<Channel, Freshness>>,
+    pub(crate) lock: LockClient<Channel>,
     pub(crate) images: ImagesClient<Channel>,
     pub(crate) containers: ContainersClient<Channel>,
+}
+
+/// How fresh answers have to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Freshness {
+    /// What the manager knows will do, even when it is cut off from the others.
+    pub(crate) stale: bool,
+}
+
+impl Interceptor for Freshness {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if self.stale {
+            request.metadata_mut().insert("shoal-read", MetadataValue::from_static("stale"));
+        }
+        Ok(request)
+    }
 }
 
 /// Messages may be as large as the largest listing of a large cluster.
 const MAX_MESSAGE: usize = 256 << 20;
 
-pub(crate) async fn connect(host: &str) -> anyhow::Result<Client> {
+pub(crate) async fn connect(host: &str, freshness: Freshness) -> anyhow::Result<Client> {
     let Some(path) = host.strip_prefix("unix://") else {
         bail!("the host {host:?} is not a socket; write it as unix:///run/shoal/shoal.sock");
     };
@@ -48,7 +70,9 @@ pub(crate) async fn connect(host: &str) -> anyhow::Result<Client> {
     // The address means nothing here; the connector knows the way.
     let channel = Endpoint::from_static("http://agent").connect_with_connector(connector).await?;
     Ok(Client {
-        control: ControlClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
+        control: ControlClient::with_interceptor(channel.clone(), freshness)
+            .max_decoding_message_size(MAX_MESSAGE),
+        lock: LockClient::new(channel.clone()),
         images: ImagesClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE),
         containers: ContainersClient::new(channel).max_decoding_message_size(MAX_MESSAGE),
     })

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::client;
+use crate::client::{self, Freshness};
 use crate::output::{self, Format};
 
 /// Runs containers on one host or many: deploys compose files, shows and changes what runs.
@@ -33,6 +33,10 @@ pub(crate) struct Cli {
         value_name = "URL"
     )]
     host: String,
+
+    /// Be content with what this manager knows, even when it is cut off from the others
+    #[arg(long, global = true)]
+    stale: bool,
 
     #[command(subcommand)]
     command: Command,
@@ -108,7 +112,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Stack(stack::Command::Deploy(deploy)) => Some(deploy.load()?),
         _ => None,
     };
-    let mut client = match client::connect(&cli.host).await {
+    let mut client = match client::connect(&cli.host, Freshness { stale: cli.stale }).await {
         Ok(client) => client,
         Err(error) => {
             output::complain(&error);

@@ -1,6 +1,8 @@
 //! The control API: checks what it is asked, commits it as one change, and tells what there is.
 
+mod cluster;
 mod logs;
+mod nodes;
 mod view;
 mod watch;
 
@@ -11,19 +13,20 @@ use std::time::SystemTime;
 use shoal_core::context::Context;
 use shoal_core::deploy::{self, DeployError};
 use shoal_core::lookup::{self, LookupError};
-use shoal_core::node::{self, NodeUpdate};
-use shoal_core::store::{Changes, Conflict, Node, Store, Task};
+use shoal_core::store::{Changes, Conflict, Store, Task};
 use shoal_proto::NodeId;
 use shoal_proto::v1::control_server::Control;
 use shoal_proto::v1::{
-    DeployStackRequest, DeployStackResponse, GetInfoRequest, GetInfoResponse, GetJoinTokenRequest,
-    GetJoinTokenResponse, GetNodeRequest, GetNodeResponse, GetServiceRequest, GetServiceResponse,
-    ListNetworksRequest, ListNetworksResponse, ListNodesRequest, ListNodesResponse,
-    ListServicesRequest, ListServicesResponse, ListStacksRequest, ListStacksResponse,
-    ListTasksRequest, ListTasksResponse, LogEntry, LogsRequest, NodeAvailability, NodeDescription,
-    NodeRole, RemoveNodeRequest, RemoveNodeResponse, RemoveServiceRequest, RemoveServiceResponse,
-    RemoveStackRequest, RemoveStackResponse, ScaleServiceRequest, ScaleServiceResponse, TaskState,
-    UpdateNodeRequest, UpdateNodeResponse, WatchEvent, WatchRequest,
+    BackupPart, BackupRequest, DeployStackRequest, DeployStackResponse, GetClusterRequest,
+    GetClusterResponse, GetInfoRequest, GetInfoResponse, GetJoinTokenRequest, GetJoinTokenResponse,
+    GetNodeRequest, GetNodeResponse, GetServiceRequest, GetServiceResponse, GetUnlockKeyRequest,
+    GetUnlockKeyResponse, ListNetworksRequest, ListNetworksResponse, ListNodesRequest,
+    ListNodesResponse, ListServicesRequest, ListServicesResponse, ListStacksRequest,
+    ListStacksResponse, ListTasksRequest, ListTasksResponse, LogEntry, LogsRequest,
+    NodeDescription, NodeRole, RemoveNodeRequest, RemoveNodeResponse, RemoveServiceRequest,
+    RemoveServiceResponse, RemoveStackRequest, RemoveStackResponse, RotateCaRequest,
+    RotateCaResponse, ScaleServiceRequest, ScaleServiceResponse, TaskState, UpdateClusterRequest,
+    UpdateClusterResponse, UpdateNodeRequest, UpdateNodeResponse, WatchEvent, WatchRequest,
 };
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
@@ -32,6 +35,12 @@ use crate::join::NodeCa;
 use crate::logs::LogBroker;
 use crate::raft::{Commit, ProposeError, Raft};
 use crate::random;
+use crate::read::{self, refused};
+
+/// A request's metadata may say how fresh an answer has to be.
+const READ: &str = "shoal-read";
+/// As old as what this manager knows, even when it is cut off from the others.
+const STALE: &str = "stale";
 
 /// Tries to commit a change that others keep overtaking.
 const MAX_TRIES: usize = 10;
@@ -59,14 +68,13 @@ pub struct NodeInfo {
 
 /// The service; clones share it.
 #[derive(Clone)]
-pub struct Api {
+pub(crate) struct Api {
     shared: Arc<Shared>,
 }
 
 struct Shared {
     raft: Raft,
     broker: Arc<LogBroker>,
-    cluster: String,
     node: NodeId,
     info: NodeInfo,
     join: NodeCa,
@@ -76,23 +84,27 @@ impl Api {
     pub(crate) fn new(
         raft: Raft,
         broker: Arc<LogBroker>,
-        cluster: String,
         node: NodeId,
         info: NodeInfo,
         join: NodeCa,
     ) -> Self {
-        Self { shared: Arc::new(Shared { raft, broker, cluster, node, info, join }) }
+        Self { shared: Arc::new(Shared { raft, broker, node, info, join }) }
     }
 
     /// The state with everything committed before the request.
     async fn store(&self) -> Result<Store, Status> {
-        self.shared.raft.read_barrier().await.map_err(|error| refused(&error))
+        read::barrier(&self.shared.raft).await
     }
 
-    fn shown(&self, node: &Node) -> shoal_proto::v1::Node {
-        let mut shown = shoal_proto::v1::Node::from(node);
-        shown.leader = node.id == self.shared.node;
-        shown
+    /// The same, or what is known here when the request says that this will do.
+    async fn store_for<T>(&self, request: &Request<T>) -> Result<Store, Status> {
+        match request.metadata().get(READ) {
+            None => self.store().await,
+            Some(value) if value == STALE => Ok(self.shared.raft.store()),
+            Some(value) => Err(Status::invalid_argument(format!(
+                "{READ} is {value:?}; it can be {STALE:?}, or left out"
+            ))),
+        }
     }
 
     /// Commits what `decide` makes of the newest state; again when someone was faster.
@@ -123,20 +135,6 @@ impl Api {
     }
 }
 
-fn refused(error: &ProposeError) -> Status {
-    let message = error.to_string();
-    match error {
-        ProposeError::Conflict(Conflict::NameTaken { .. }) => Status::already_exists(message),
-        ProposeError::Conflict(_) => Status::aborted(message),
-        ProposeError::TooLarge { .. } => Status::invalid_argument(message),
-        ProposeError::NotLeader { .. } | ProposeError::LeaderChanged | ProposeError::Stopped => {
-            Status::unavailable(message)
-        }
-        ProposeError::Members(_) => Status::failed_precondition(message),
-        ProposeError::Storage(_) => Status::resource_exhausted(message),
-    }
-}
-
 fn not_found(error: LookupError) -> Status {
     match error {
         LookupError::Missing { .. } => Status::not_found(error.to_string()),
@@ -160,18 +158,18 @@ fn not_deployed(error: DeployError) -> Status {
 impl Control for Api {
     async fn get_info(
         &self,
-        _request: Request<GetInfoRequest>,
+        request: Request<GetInfoRequest>,
     ) -> Result<Response<GetInfoResponse>, Status> {
-        let store = self.store().await?;
+        let store = self.store_for(&request).await?;
         let Shared { info, raft, .. } = &*self.shared;
         let managers = store.nodes().filter(|node| node.spec.role() == NodeRole::Manager);
         let running = store.tasks().filter(|task| task.state() == TaskState::Running);
         Ok(Response::new(GetInfoResponse {
-            cluster_id: self.shared.cluster.clone(),
+            cluster_id: store.cluster().map(|one| one.state.id.clone()).unwrap_or_default(),
             version: info.version.clone(),
             node_id: self.shared.node.to_string(),
             node_name: info.name.clone(),
-            leader_id: self.shared.node.to_string(),
+            leader_id: nodes::leader(&store, raft).map(|id| id.to_string()).unwrap_or_default(),
             raft_index: raft.status().applied,
             nodes: store.nodes().count() as u64,
             managers: managers.count() as u64,
@@ -189,10 +187,10 @@ impl Control for Api {
 
     async fn list_nodes(
         &self,
-        _request: Request<ListNodesRequest>,
+        request: Request<ListNodesRequest>,
     ) -> Result<Response<ListNodesResponse>, Status> {
-        let store = self.store().await?;
-        let nodes = store.nodes().map(|node| self.shown(node));
+        let store = self.store_for(&request).await?;
+        let nodes = store.nodes().map(|node| nodes::shown(&store, &self.shared.raft, node));
         Ok(Response::new(ListNodesResponse { nodes: nodes.collect() }))
     }
 
@@ -200,64 +198,38 @@ impl Control for Api {
         &self,
         request: Request<GetNodeRequest>,
     ) -> Result<Response<GetNodeResponse>, Status> {
-        let store = self.store().await?;
+        let store = self.store_for(&request).await?;
         let node = lookup::node(&store, &request.into_inner().node).map_err(not_found)?;
-        Ok(Response::new(GetNodeResponse { node: Some(self.shown(node)) }))
+        Ok(Response::new(GetNodeResponse {
+            node: Some(nodes::shown(&store, &self.shared.raft, node)),
+        }))
     }
 
     async fn update_node(
         &self,
         request: Request<UpdateNodeRequest>,
     ) -> Result<Response<UpdateNodeResponse>, Status> {
-        let request = request.into_inner();
-        let availability = match request.availability {
-            None => None,
-            Some(number) => Some(NodeAvailability::try_from(number).map_err(|_| {
-                Status::invalid_argument(format!("there is no availability {number}"))
-            })?),
-        };
-        let update = NodeUpdate {
-            availability,
-            add_labels: request.add_labels.into_iter().collect(),
-            remove_labels: request.remove_labels,
-        };
-        let (id, store) = self
-            .change(|store, context, changes| {
-                let node = lookup::node(store, &request.node).map_err(not_found)?;
-                node::update(node, &update, context, changes)
-                    .map_err(|error| Status::invalid_argument(error.to_string()))?;
-                Ok(node.id)
-            })
-            .await?;
-        let node = store.node(id).map(|node| self.shown(node));
-        Ok(Response::new(UpdateNodeResponse { node }))
+        self.change_node(request.into_inner()).await
     }
 
     async fn remove_node(
         &self,
         request: Request<RemoveNodeRequest>,
     ) -> Result<Response<RemoveNodeResponse>, Status> {
-        let RemoveNodeRequest { node: name, force } = request.into_inner();
-        let (id, _) = self
-            .change(|store, _, changes| {
-                let node = lookup::node(store, &name).map_err(not_found)?;
-                node::remove(store, node, force, changes)
-                    .map_err(|error| Status::failed_precondition(error.to_string()))?;
-                Ok(node.id)
-            })
-            .await?;
-        Ok(Response::new(RemoveNodeResponse { id: id.to_string() }))
+        self.take_node_out(request.into_inner()).await
     }
 
     async fn get_join_token(
         &self,
         request: Request<GetJoinTokenRequest>,
     ) -> Result<Response<GetJoinTokenResponse>, Status> {
-        let token = self.shared.join.worker_token(request.into_inner().rotate).await?;
-        Ok(Response::new(GetJoinTokenResponse {
-            token: token.to_string(),
-            addresses: vec![self.shared.info.advertise_address.clone()],
-        }))
+        let request = request.into_inner();
+        let token = self.shared.join.token(request.role(), request.rotate).await?;
+        let mut addresses = nodes::manager_addresses(&self.shared.raft.store());
+        if addresses.is_empty() {
+            addresses.push(self.shared.info.advertise_address.clone());
+        }
+        Ok(Response::new(GetJoinTokenResponse { token: token.to_string(), addresses }))
     }
 
     async fn deploy_stack(
@@ -285,9 +257,9 @@ impl Control for Api {
 
     async fn list_stacks(
         &self,
-        _request: Request<ListStacksRequest>,
+        request: Request<ListStacksRequest>,
     ) -> Result<Response<ListStacksResponse>, Status> {
-        let store = self.store().await?;
+        let store = self.store_for(&request).await?;
         let stacks = store.stacks().map(|stack| view::stack_summary(&store, stack)).collect();
         Ok(Response::new(ListStacksResponse { stacks }))
     }
@@ -316,8 +288,8 @@ impl Control for Api {
         &self,
         request: Request<ListServicesRequest>,
     ) -> Result<Response<ListServicesResponse>, Status> {
+        let store = self.store_for(&request).await?;
         let name = request.into_inner().stack;
-        let store = self.store().await?;
         let stack = match name.as_str() {
             "" => None,
             name => Some(lookup::stack(&store, name).map_err(not_found)?.id),
@@ -335,7 +307,7 @@ impl Control for Api {
         &self,
         request: Request<GetServiceRequest>,
     ) -> Result<Response<GetServiceResponse>, Status> {
-        let store = self.store().await?;
+        let store = self.store_for(&request).await?;
         let service = lookup::service(&store, &request.into_inner().service).map_err(not_found)?;
         Ok(Response::new(GetServiceResponse {
             service: Some((&**service).into()),
@@ -378,8 +350,8 @@ impl Control for Api {
         &self,
         request: Request<ListTasksRequest>,
     ) -> Result<Response<ListTasksResponse>, Status> {
+        let store = self.store_for(&request).await?;
         let request = request.into_inner();
-        let store = self.store().await?;
         let filter = view::TaskFilter::parse(&store, &request).map_err(not_found)?;
         let mut tasks: Vec<&Task> =
             store.tasks().map(|task| &**task).filter(|task| filter.matches(&store, task)).collect();
@@ -393,9 +365,9 @@ impl Control for Api {
 
     async fn list_networks(
         &self,
-        _request: Request<ListNetworksRequest>,
+        request: Request<ListNetworksRequest>,
     ) -> Result<Response<ListNetworksResponse>, Status> {
-        let store = self.store().await?;
+        let store = self.store_for(&request).await?;
         let networks = store.networks().map(|network| (&**network).into()).collect();
         Ok(Response::new(ListNetworksResponse { networks }))
     }
@@ -406,7 +378,7 @@ impl Control for Api {
         &self,
         request: Request<WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        self.store().await?;
+        self.store_for(&request).await?;
         let stream = watch::stream(self.shared.raft.clone(), request.into_inner());
         Ok(Response::new(stream.map_err(not_found)?))
     }
@@ -424,5 +396,44 @@ impl Control for Api {
         let raft = self.shared.raft.clone();
         let broker = Arc::clone(&self.shared.broker);
         Ok(Response::new(logs::stream(raft, broker, selection, options)))
+    }
+
+    async fn get_cluster(
+        &self,
+        request: Request<GetClusterRequest>,
+    ) -> Result<Response<GetClusterResponse>, Status> {
+        let store = self.store_for(&request).await?;
+        cluster::describe(&store).map(Response::new)
+    }
+
+    async fn update_cluster(
+        &self,
+        request: Request<UpdateClusterRequest>,
+    ) -> Result<Response<UpdateClusterResponse>, Status> {
+        self.change_settings(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_unlock_key(
+        &self,
+        request: Request<GetUnlockKeyRequest>,
+    ) -> Result<Response<GetUnlockKeyResponse>, Status> {
+        self.unlock_key(request.into_inner().rotate).await.map(Response::new)
+    }
+
+    async fn rotate_ca(
+        &self,
+        request: Request<RotateCaRequest>,
+    ) -> Result<Response<RotateCaResponse>, Status> {
+        self.begin_rotation(request.into_inner()).await.map(Response::new)
+    }
+
+    type BackupStream = Pin<Box<dyn Stream<Item = Result<BackupPart, Status>> + Send>>;
+
+    async fn backup(
+        &self,
+        _request: Request<BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let store = self.store().await?;
+        Ok(Response::new(cluster::backup(&store)))
     }
 }

@@ -5,27 +5,28 @@
 //! of its DNS names is the same for all managers, so that a client trusts the root and the role
 //! and not an address; the other is the node's own.
 
-mod file;
+mod cluster;
+mod credentials;
+pub(crate) mod file;
 mod inspect;
 mod node;
 mod token;
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-};
 use shoal_proto::NodeId;
-use shoal_proto::v1::NodeRole;
-use time::OffsetDateTime;
 
+pub use cluster::ClusterCa;
+pub use credentials::Credentials;
 pub use inspect::{NodeIdentity, peer_identity};
 pub use node::{NodeCertificate, NodeKey, manager_client};
+pub use shoal_proto::v1::RootCa;
 pub(crate) use token::is_same_secret;
-pub use token::{JoinToken, TokenError};
+pub use token::{JoinToken, TokenError, ca_digests};
 
+/// What the roots that are made here are called.
+const ROOT_NAME: &str = "shoal root";
 const ROOT_KEY: &str = "root.key";
 const ROOT_CERT: &str = "root.crt";
 /// Beside the certificates' folder: what the cluster has in it needs the root that was there.
@@ -35,8 +36,6 @@ const MANAGER_NAME: &str = "manager.shoal.internal";
 /// DNS name in every worker's certificate.
 const WORKER_NAME: &str = "worker.shoal.internal";
 const ROOT_VALIDITY: Duration = Duration::from_secs(20 * 365 * 86_400);
-/// How long a node's certificate is good for.
-pub const NODE_VALIDITY: Duration = Duration::from_secs(90 * 86_400);
 /// Clocks of nodes may differ by this much.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
@@ -100,6 +99,12 @@ pub enum CaError {
         /// This cluster.
         wanted: String,
     },
+    /// A root of an operator's own that can't be one.
+    #[error("the root certificate {0}")]
+    Root(String),
+    /// What TLS is to work with.
+    #[error("certificates: TLS: {0}")]
+    Tls(String),
     /// A certificate that was asked for is not what was asked for.
     #[error("the manager's answer: {0}")]
     Answer(String),
@@ -108,157 +113,10 @@ pub enum CaError {
     Peer(String),
 }
 
-/// The cluster's root key and certificate.
-pub struct ClusterCa {
-    issuer: Issuer<'static, KeyPair>,
-    root_pem: String,
-    cluster: String,
-}
-
-impl ClusterCa {
-    /// Reads the root from the folder, or makes a new one for a new cluster: one whose folder is
-    /// missing or empty, with no raft data beside it.
-    ///
-    /// # Errors
-    /// The folder can't be used; its files are no key and certificate, don't fit each other, or
-    /// are of another cluster; one of them has gone, or both have and the cluster is not new.
-    pub fn open_or_create(dir: &Path, cluster: &str, now: SystemTime) -> Result<Self, CaError> {
-        let key_path = dir.join(ROOT_KEY);
-        let cert_path = dir.join(ROOT_CERT);
-        match (file::read(&key_path)?, file::read(&cert_path)?) {
-            (Some(key), Some(cert)) => {
-                let key = KeyPair::from_pem(&key)
-                    .map_err(|source| CaError::Unreadable { path: key_path, source })?;
-                inspect::check_root(&cert_path, &cert, &key, cluster)?;
-                Self::new(key, cert, cluster)
-            }
-            (Some(_), None) => Err(CaError::Missing { missing: cert_path, there: key_path }),
-            (None, Some(_)) => Err(CaError::Missing { missing: key_path, there: cert_path }),
-            (None, None) => {
-                for there in [dir.to_owned(), dir.with_file_name(CLUSTER_DATA)] {
-                    if file::is_used(&there)? {
-                        return Err(CaError::Missing { missing: key_path, there });
-                    }
-                }
-                Self::create(dir, cluster, now)
-            }
-        }
-    }
-
-    fn create(dir: &Path, cluster: &str, now: SystemTime) -> Result<Self, CaError> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name = name("shoal root", None, cluster);
-        set_validity(&mut params, now, ROOT_VALIDITY);
-        let root_pem = params.self_signed(&key)?.pem();
-        let key_pem = key.serialize_pem();
-        file::make_folder(dir, [(ROOT_CERT, root_pem.as_str()), (ROOT_KEY, key_pem.as_str())])?;
-        Self::new(key, root_pem, cluster)
-    }
-
-    fn new(key: KeyPair, root_pem: String, cluster: &str) -> Result<Self, CaError> {
-        let issuer = Issuer::from_ca_cert_pem(&root_pem, key)?;
-        Ok(Self { issuer, root_pem, cluster: cluster.to_owned() })
-    }
-
-    /// Makes a key and a certificate for a node, good from an hour before `now`.
-    ///
-    /// # Errors
-    /// The system has no randomness to give.
-    pub fn issue(
-        &self,
-        node: NodeId,
-        role: NodeRole,
-        validity: Duration,
-        now: SystemTime,
-    ) -> Result<NodeCertificate, CaError> {
-        let key = KeyPair::generate()?;
-        let params = self.params(node, role, validity, now)?;
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        Ok(NodeCertificate {
-            cert_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-            root_pem: self.root_pem.clone(),
-            identity: NodeIdentity { node, role, cluster: self.cluster.clone() },
-            issued_at: now,
-            expires_at: now + validity,
-        })
-    }
-}
-
-impl ClusterCa {
-    /// Makes a certificate for a node that has made its key itself; `request` is a PKCS #10 request
-    /// as PEM, of which nothing but the public key counts.
-    ///
-    /// # Errors
-    /// The request can't be read, or its key has not signed it.
-    pub fn sign(
-        &self,
-        request: &str,
-        node: NodeId,
-        role: NodeRole,
-        validity: Duration,
-        now: SystemTime,
-    ) -> Result<String, CaError> {
-        let mut request = CertificateSigningRequestParams::from_pem(request)?;
-        request.params = self.params(node, role, validity, now)?;
-        Ok(request.signed_by(&self.issuer)?.pem())
-    }
-
-    fn params(
-        &self,
-        node: NodeId,
-        role: NodeRole,
-        validity: Duration,
-        now: SystemTime,
-    ) -> Result<CertificateParams, CaError> {
-        let dns = match role {
-            NodeRole::Manager => MANAGER_NAME,
-            NodeRole::Worker => WORKER_NAME,
-        };
-        let mut params = CertificateParams::new(vec![dns.to_owned(), node_name(node)])?;
-        params.distinguished_name = name(&node.to_string(), Some(role), &self.cluster);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        set_validity(&mut params, now, validity);
-        Ok(params)
-    }
-
-    /// The root's certificate, as PEM.
-    #[must_use]
-    pub fn root_pem(&self) -> &str {
-        &self.root_pem
-    }
-
-    /// The cluster's id.
-    #[must_use]
-    pub fn cluster(&self) -> &str {
-        &self.cluster
-    }
-}
-
 /// The DNS name that only this node's certificate has.
 #[must_use]
 pub fn node_name(node: NodeId) -> String {
     format!("{node}.node.shoal.internal")
-}
-
-fn name(common: &str, role: Option<NodeRole>, cluster: &str) -> DistinguishedName {
-    let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, common);
-    if let Some(role) = role {
-        name.push(DnType::OrganizationalUnitName, role.to_string());
-    }
-    name.push(DnType::OrganizationName, cluster);
-    name
-}
-
-fn set_validity(params: &mut CertificateParams, now: SystemTime, validity: Duration) {
-    params.not_before = OffsetDateTime::from(now - CLOCK_SKEW);
-    params.not_after = OffsetDateTime::from(now + validity);
 }
 
 #[cfg(test)]

@@ -2,65 +2,88 @@
 
 mod reports;
 mod session;
+mod standing;
 
-use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use shoal_core::context::Context;
-use shoal_core::store::{Changes, Node};
+use shoal_core::liveness::{Liveness, Turn};
+use shoal_core::node::{self, Arrival};
+use shoal_core::settings::Settings;
+use shoal_core::store::{Changes, Store};
 use shoal_proto::NodeId;
 use shoal_proto::v1::dispatcher_server;
 use shoal_proto::v1::{
-    AgentMessage, Hello, ManagerMessage, NodeState, NodeStatus, PublishLogsRequest,
-    PublishLogsResponse, agent_message,
+    AgentMessage, Hello, ManagerMessage, NodeState, PublishLogsRequest, PublishLogsResponse,
+    Redirect, agent_message, manager_message,
 };
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::ca::{NodeIdentity, peer_identity};
-use crate::join::removed;
+use crate::join::{check_protocol, removed};
 use crate::logs::LogBroker;
+use crate::peers::Peers;
 use crate::raft::{ProposeError, Raft};
 use crate::random;
 use reports::Reports;
 
 /// How often an agent says that it is there.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
-/// Without a word for this long, a node is down.
-pub(crate) const GRACE: Duration = Duration::from_secs(3);
+/// How often silent nodes are looked for.
+const CHECK: Duration = Duration::from_millis(100);
 
 /// The service; clones share it.
 #[derive(Clone)]
-pub struct Dispatcher {
+pub(crate) struct Dispatcher {
     shared: Arc<Shared>,
 }
 
 struct Shared {
     raft: Raft,
+    peers: Peers,
     broker: Arc<LogBroker>,
     reports: Reports,
-    /// The node that this manager runs on: it needs no token.
-    own: NodeId,
-    /// Counts each node's sessions: only the newest one's end means anything.
-    sessions: Mutex<BTreeMap<NodeId, u64>>,
+    liveness: Mutex<Liveness>,
+    /// What the times in it count from.
+    origin: Instant,
 }
 
 impl Dispatcher {
-    /// Nodes that were there have the grace time to begin a session with this manager.
-    pub(crate) fn new(raft: Raft, broker: Arc<LogBroker>, own: NodeId) -> Self {
+    pub(crate) fn new(raft: Raft, peers: Peers, broker: Arc<LogBroker>) -> Self {
         let reports = Reports::start(raft.clone());
-        let known: Vec<NodeId> = raft.store().nodes().map(|node| node.id).collect();
-        let shared = Shared { raft, broker, reports, own, sessions: Mutex::default() };
-        let dispatcher = Self { shared: Arc::new(shared) };
-        for node in known {
-            let turn = dispatcher.begin(node);
-            let dispatcher = dispatcher.clone();
-            tokio::spawn(async move { dispatcher.end(node, turn, Instant::now()).await });
+        let (liveness, origin) = (Mutex::default(), Instant::now());
+        let shared = Shared { raft, peers, broker, reports, liveness, origin };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Watches over the nodes; each has the whole time once to begin a session with this manager.
+    /// Never ends: to be dropped when this manager does not lead any more.
+    pub(crate) async fn watch_nodes(&self) {
+        let store = self.shared.raft.store();
+        let ready = store.nodes().filter(|node| node.status.state() == NodeState::Ready);
+        self.liveness().take_over(ready.map(|node| node.id), self.now());
+        drop(store);
+        let mut check = tokio::time::interval(CHECK);
+        loop {
+            check.tick().await;
+            let patience = Settings::of(&self.shared.raft.store()).node_down_after;
+            let silent = self.liveness().take_silent(patience, self.now());
+            if !silent.is_empty() {
+                self.note_lost(&silent).await;
+            }
         }
-        dispatcher
+    }
+
+    fn liveness(&self) -> MutexGuard<'_, Liveness> {
+        self.shared.liveness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.shared.origin.elapsed()
     }
 }
 
@@ -88,12 +111,12 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         let Some(agent_message::Message::Hello(hello)) = first else {
             return Err(Status::invalid_argument("a session begins with Hello"));
         };
-        let is_known = self.shared.raft.store().node(identity.node).is_some();
-        if !is_known && identity.node != self.shared.own {
-            return Err(removed(identity.node));
+        check_protocol(hello.protocol)?;
+        if !self.shared.raft.is_leader() {
+            return self.point_on();
         }
-        let turn = self.begin(identity.node);
-        self.register(&identity, hello).await?;
+        let turn = self.liveness().begin(identity.node, self.now());
+        self.register(identity.node, hello).await?;
         tracing::info!(node.id = %identity.node, "session");
         let dispatcher = self.clone();
         Ok(Response::new(session::serve(dispatcher, identity.node, turn, inbound)))
@@ -123,82 +146,70 @@ impl dispatcher_server::Dispatcher for Dispatcher {
 }
 
 impl Dispatcher {
-    fn begin(&self, node: NodeId) -> u64 {
-        let mut sessions = self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = sessions.entry(node).or_default();
-        *turn += 1;
-        *turn
+    /// Sends an agent to the leader.
+    fn point_on(
+        &self,
+    ) -> Result<Response<<Self as dispatcher_server::Dispatcher>::SessionStream>, Status> {
+        let address = self.shared.peers.leader_address().ok_or_else(|| {
+            Status::unavailable("this manager does not lead, and knows nobody who does")
+        })?;
+        let message = Some(manager_message::Message::Redirect(Redirect { address }));
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(ManagerMessage { message })))))
     }
 
-    fn is_current(&self, node: NodeId, turn: u64) -> bool {
-        let sessions = self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.get(&node) == Some(&turn)
+    fn is_current(&self, node: NodeId, turn: Turn) -> bool {
+        self.liveness().is_current(node, turn)
+    }
+
+    /// A word of a node; false when its session counts no more.
+    fn heard(&self, node: NodeId, turn: Turn) -> bool {
+        let now = self.now();
+        self.liveness().heard(node, turn, now)
     }
 
     /// Notes what the agent says of its host, and that it is there.
-    async fn register(&self, identity: &NodeIdentity, hello: Hello) -> Result<(), Status> {
-        let status = |address: &str| NodeStatus {
-            state: NodeState::Ready.into(),
-            message: String::new(),
-            address: address.to_owned(),
+    async fn register(&self, id: NodeId, hello: Hello) -> Result<(), Status> {
+        let arrival = Arrival {
+            name: hello.node_name,
+            address: hello.advertise_address,
+            description: hello.description.unwrap_or_default(),
         };
-        self.change_node(identity.node, |old| {
-            // Taken out at this very moment.
-            if old.is_none() && identity.node != self.shared.own {
-                return None;
+        self.change(|store, context, changes| {
+            let Some(old) = store.node(id) else { return Err(removed(id)) };
+            let new = node::arrived(store, old, &arrival, context.now);
+            if **old != new {
+                changes.update(context, new);
             }
-            let mut node = old.cloned().unwrap_or_else(|| Node {
-                id: identity.node,
-                meta: Default::default(),
-                spec: Default::default(),
-                description: Default::default(),
-                status: Default::default(),
-            });
-            node.spec.name.clone_from(&hello.node_name);
-            node.spec.set_role(identity.role);
-            node.description = hello.description.clone().unwrap_or_default();
-            node.status = status(&hello.advertise_address);
-            Some(node)
+            Ok(())
         })
         .await
     }
 
-    /// A node that has not been heard of for the grace time, and has no newer session, is down.
-    async fn end(&self, node: NodeId, turn: u64, heard: Instant) {
-        tokio::time::sleep_until(heard + GRACE).await;
-        if !self.is_current(node, turn) {
-            return;
-        }
-        tracing::warn!(node.id = %node, "node is down");
-        let down = self.change_node(node, |old| {
-            let mut node = old?.clone();
-            node.status.set_state(NodeState::Down);
-            node.status.message = "its agent has not been heard of".to_owned();
-            Some(node)
+    async fn note_lost(&self, nodes: &[NodeId]) {
+        tracing::warn!(?nodes, "nodes are down");
+        let noted = self.change(|store, context, changes| {
+            let known = nodes.iter().filter_map(|id| store.node(*id));
+            for old in known.filter(|node| node.status.state() == NodeState::Ready) {
+                changes.update(context, node::lost(old, context.now));
+            }
+            Ok(())
         });
-        if let Err(error) = down.await {
-            tracing::warn!(node.id = %node, %error, "can't note that the node is down");
+        if let Err(error) = noted.await {
+            tracing::warn!(error = error.message(), "can't note that nodes are down");
         }
     }
 
-    async fn change_node(
+    async fn change(
         &self,
-        id: NodeId,
-        change: impl Fn(Option<&Node>) -> Option<Node>,
+        decide: impl Fn(&Store, &Context<'_>, &mut Changes) -> Result<(), Status>,
     ) -> Result<(), Status> {
         loop {
-            let store = self.shared.raft.store();
-            let old = store.node(id);
-            let Some(new) = change(old.map(|node| &**node)) else { return Ok(()) };
-            if old.is_some_and(|old| **old == new) {
-                return Ok(());
-            }
             let mut random = random::bits;
-            let context = Context { now: std::time::SystemTime::now(), random: &mut random };
+            let context = Context { now: SystemTime::now(), random: &mut random };
             let mut changes = Changes::default();
-            match old {
-                Some(_) => changes.update(&context, new),
-                None => changes.create(&context, new),
+            decide(&self.shared.raft.store(), &context, &mut changes)?;
+            if changes.is_empty() {
+                return Ok(());
             }
             match self.shared.raft.propose(changes.into_vec()).await {
                 Ok(_) => return Ok(()),

@@ -1,108 +1,141 @@
 //! Certificates for hosts that join and for nodes that renew theirs.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use shoal_core::context::Context;
-use shoal_core::store::{Changes, Cluster, Node, Store};
-use shoal_proto::NodeId;
+use shoal_core::node::{check_room, raft_id};
+use shoal_core::settings::Settings;
+use shoal_core::store::{Changes, Node, Store};
 use shoal_proto::time::system_time;
+use shoal_proto::v1::node_ca_client::NodeCaClient;
 use shoal_proto::v1::node_ca_server;
 use shoal_proto::v1::{
-    GetRootRequest, GetRootResponse, IssueCertificateRequest, IssueCertificateResponse, NodeRole,
-    NodeSpec, NodeState, NodeStatus,
+    ClusterState, GetRootRequest, GetRootResponse, IssueCertificateRequest,
+    IssueCertificateResponse, NodeRole, NodeSpec,
 };
+use shoal_proto::{NodeId, PROTOCOL};
 use tonic::{Request, Response, Status};
 
-use crate::ca::{CLOCK_SKEW, ClusterCa, JoinToken, NODE_VALIDITY, is_same_secret, peer_identity};
+use crate::ca::{CLOCK_SKEW, ClusterCa, JoinToken, is_same_secret, peer_identity};
+use crate::founding::{joined, secret};
+use crate::peers::Peers;
 use crate::raft::{ProposeError, Raft};
 use crate::random;
+use crate::read::{self, no_leader};
 
 /// The service; clones share it.
 #[derive(Clone)]
-pub struct NodeCa {
+pub(crate) struct NodeCa {
     raft: Raft,
-    ca: Arc<ClusterCa>,
+    peers: Peers,
 }
 
 impl NodeCa {
-    pub(crate) fn new(raft: Raft, ca: Arc<ClusterCa>) -> Self {
-        Self { raft, ca }
+    pub(crate) fn new(raft: Raft, peers: Peers) -> Self {
+        Self { raft, peers }
     }
 
-    /// The token that workers join with; a new one when there is none or it is to be rotated.
-    pub(crate) async fn worker_token(&self, rotate: bool) -> Result<JoinToken, Status> {
+    /// The token that hosts join with; a new one when it is to be rotated. The leader's to answer.
+    pub(crate) async fn token(&self, role: NodeRole, rotate: bool) -> Result<JoinToken, Status> {
         loop {
-            let store = self.raft.read_barrier().await.map_err(unavailable)?;
-            let old = store.cluster();
-            if let Some(cluster) = old.filter(|_| !rotate) {
-                return self.token(&cluster.worker_secret);
+            let store = read::barrier(&self.raft).await?;
+            let cluster = store.cluster().ok_or_else(not_founded)?;
+            if !rotate {
+                return token(&cluster.state, role);
             }
-            // The form of ids: letters and digits.
-            let secret = NodeId::from_bits(random::bits()).to_string();
+            let mut new = (**cluster).clone();
+            *secret_of(&mut new.state, role) = secret(random::bits());
             let mut random = random::bits;
             let context = Context { now: SystemTime::now(), random: &mut random };
             let mut changes = Changes::default();
-            match old {
-                Some(old) => changes
-                    .update(&context, Cluster { worker_secret: secret.clone(), ..(**old).clone() }),
-                None => changes.create(
-                    &context,
-                    Cluster { meta: Default::default(), worker_secret: secret.clone() },
-                ),
-            }
+            changes.update(&context, new.clone());
             match self.raft.propose(changes.into_vec()).await {
-                Ok(_) => return self.token(&secret),
+                Ok(_) => return token(&new.state, role),
                 Err(ProposeError::Conflict(_)) => {}
-                Err(error) => return Err(unavailable(error)),
+                Err(error) => return Err(read::refused(&error)),
             }
         }
-    }
-
-    fn token(&self, secret: &str) -> Result<JoinToken, Status> {
-        JoinToken::new(self.ca.root_pem(), secret)
-            .map_err(|error| Status::internal(error.to_string()))
     }
 
     /// A node of that name, known to the store from here on.
-    async fn admit(&self, token: &str, name: &str) -> Result<NodeId, Status> {
+    async fn admit(&self, token: &str, name: &str) -> Result<(Node, Store), Status> {
         let token: JoinToken =
             token.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
         loop {
-            let store = self.raft.read_barrier().await.map_err(unavailable)?;
-            let known = store.cluster().map(|cluster| cluster.worker_secret.clone());
-            if !known.is_some_and(|secret| is_same_secret(&secret, token.secret())) {
-                return Err(Status::permission_denied(
+            let store = read::barrier(&self.raft).await?;
+            let state = &store.cluster().ok_or_else(not_founded)?.state;
+            let role = role_of(state, &token).ok_or_else(|| {
+                Status::permission_denied(
                     "the join token is not, or no longer, this cluster's; get the present one with \
                      \"ctl cluster join-token\" on a manager",
-                ));
-            }
+                )
+            })?;
             check_name(&store, name)?;
-            let id = NodeId::from_bits(random::bits());
             let mut random = random::bits;
-            let context = Context { now: SystemTime::now(), random: &mut random };
+            let mut context = Context { now: SystemTime::now(), random: &mut random };
+            let id = NodeId::from_bits(context.bits());
+            let mut spec = NodeSpec { name: name.to_owned(), ..NodeSpec::default() };
+            spec.set_role(role);
+            let number = match role {
+                NodeRole::Worker => None,
+                NodeRole::Manager => {
+                    check_room(&store)
+                        .map_err(|error| Status::failed_precondition(error.to_string()))?;
+                    Some(raft_id(context.bits()))
+                }
+            };
+            let node = joined(id, spec, number, "");
             let mut changes = Changes::default();
-            changes.create(
-                &context,
-                Node {
-                    id,
-                    meta: Default::default(),
-                    spec: NodeSpec { name: name.to_owned(), ..NodeSpec::default() },
-                    description: Default::default(),
-                    status: NodeStatus {
-                        state: NodeState::Down.into(),
-                        message: "it has joined and not been heard of since".to_owned(),
-                        ..NodeStatus::default()
-                    },
-                },
-            );
+            changes.create(&context, node.clone());
             match self.raft.propose(changes.into_vec()).await {
-                Ok(_) => return Ok(id),
+                Ok(commit) => return Ok((node, commit.store)),
                 Err(ProposeError::Conflict(_)) => {}
-                Err(error) => return Err(unavailable(error)),
+                Err(error) => return Err(read::refused(&error)),
             }
         }
     }
+
+    /// A host that joins changes the store, which only the leader can.
+    async fn ask_leader(
+        &self,
+        request: IssueCertificateRequest,
+    ) -> Result<Response<IssueCertificateResponse>, Status> {
+        let address = self.peers.leader_address().ok_or_else(|| no_leader(&self.raft))?;
+        let channel = self.peers.kept(&address).await;
+        let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
+        let answer = NodeCaClient::new(channel).issue_certificate(request).await;
+        answer.inspect_err(|_| self.peers.forget(&address))
+    }
+}
+
+fn token(state: &ClusterState, role: NodeRole) -> Result<JoinToken, Status> {
+    let ca = ClusterCa::of(state).map_err(|error| Status::internal(error.to_string()))?;
+    let secret = match role {
+        NodeRole::Worker => &state.worker_secret,
+        NodeRole::Manager => &state.manager_secret,
+    };
+    JoinToken::new(ca.root_pem(), secret).map_err(|error| Status::internal(error.to_string()))
+}
+
+fn secret_of(state: &mut ClusterState, role: NodeRole) -> &mut String {
+    match role {
+        NodeRole::Worker => &mut state.worker_secret,
+        NodeRole::Manager => &mut state.manager_secret,
+    }
+}
+
+/// As what a host with that token joins; none when the token is not the cluster's.
+fn role_of(state: &ClusterState, token: &JoinToken) -> Option<NodeRole> {
+    let is = |secret: &str| !secret.is_empty() && is_same_secret(secret, token.secret());
+    match (is(&state.worker_secret), is(&state.manager_secret)) {
+        (true, _) => Some(NodeRole::Worker),
+        (_, true) => Some(NodeRole::Manager),
+        _ => None,
+    }
+}
+
+fn not_founded() -> Status {
+    Status::unavailable("the cluster is being set up; try again")
 }
 
 fn check_name(store: &Store, name: &str) -> Result<(), Status> {
@@ -117,10 +150,6 @@ fn check_name(store: &Store, name: &str) -> Result<(), Status> {
         ))),
         None => Ok(()),
     }
-}
-
-fn unavailable(error: ProposeError) -> Status {
-    Status::unavailable(error.to_string())
 }
 
 /// A certificate is good from an hour ago on: a clock that is further off would not take it, or
@@ -141,13 +170,28 @@ fn check_clock(request: &IssueCertificateRequest) -> Result<(), Status> {
     )))
 }
 
+/// Agents and managers of other versions can work together as long as they speak the same protocol.
+pub(crate) fn check_protocol(theirs: u32) -> Result<(), Status> {
+    if theirs == PROTOCOL {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(format!(
+        "this agent speaks version {theirs} of the protocol between nodes, the manager {PROTOCOL}; \
+         install the same version of Shoal on both"
+    )))
+}
+
 #[tonic::async_trait]
 impl node_ca_server::NodeCa for NodeCa {
     async fn get_root(
         &self,
         _request: Request<GetRootRequest>,
     ) -> Result<Response<GetRootResponse>, Status> {
-        Ok(Response::new(GetRootResponse { root_pem: self.ca.root_pem().to_owned() }))
+        let store = self.raft.store();
+        let cluster = store.cluster().ok_or_else(not_founded)?;
+        let ca = ClusterCa::of(&cluster.state);
+        let ca = ca.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(GetRootResponse { root_pem: ca.root_pem().to_owned() }))
     }
 
     async fn issue_certificate(
@@ -156,30 +200,35 @@ impl node_ca_server::NodeCa for NodeCa {
     ) -> Result<Response<IssueCertificateResponse>, Status> {
         let peer = request.peer_certs().and_then(|certificates| certificates.first().cloned());
         let request = request.into_inner();
+        check_protocol(request.protocol)?;
         check_clock(&request)?;
-        let (node, role) = match (request.token.as_str(), peer) {
+        let (node, store) = match (request.token.as_str(), peer) {
             ("", Some(own)) => {
                 let identity = peer_identity(&own)
                     .map_err(|error| Status::unauthenticated(error.to_string()))?;
-                let store = self.raft.read_barrier().await.map_err(unavailable)?;
+                let store = read::barrier(&self.raft).await?;
                 let node = store.node(identity.node).ok_or_else(|| removed(identity.node))?;
-                (node.id, node.spec.role())
+                ((**node).clone(), store)
             }
             ("", None) => {
                 return Err(Status::unauthenticated("a node that renews shows its certificate"));
             }
-            (token, _) => (self.admit(token, &request.node_name).await?, NodeRole::Worker),
+            (token, _) if self.raft.is_leader() => self.admit(token, &request.node_name).await?,
+            _ => return self.ask_leader(request).await,
         };
-        let certificate = self
-            .ca
-            .sign(&request.csr_pem, node, role, NODE_VALIDITY, SystemTime::now())
+        let state = &store.cluster().ok_or_else(not_founded)?.state;
+        let ca = ClusterCa::of(state).map_err(|error| Status::internal(error.to_string()))?;
+        let validity = Settings::of(&store).certificate_validity;
+        let certificate = ca
+            .sign(&request.csr_pem, node.id, node.spec.role(), validity, SystemTime::now())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        tracing::info!(node.id = %node, "certificate issued");
+        tracing::info!(node.id = %node.id, "certificate issued");
         Ok(Response::new(IssueCertificateResponse {
             certificate_pem: certificate,
-            root_pem: self.ca.root_pem().to_owned(),
-            node_id: node.to_string(),
-            cluster_id: self.ca.cluster().to_owned(),
+            root_pem: ca.roots_pem().to_owned(),
+            node_id: node.id.to_string(),
+            cluster_id: ca.cluster().to_owned(),
+            raft_id: node.raft_id.map_or(0, |id| id.get()),
         }))
     }
 }

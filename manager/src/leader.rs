@@ -7,25 +7,64 @@ use shoal_core::context::Context;
 use shoal_core::control::Control;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
+use crate::dispatcher::Dispatcher;
+use crate::founding::Founding;
 use crate::raft::{Commit, Leadership, ProposeError, Raft};
-use crate::random;
+use crate::{membership, random, rotation};
 
 /// After a change that the disk did not take.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long a leader that stops waits for another.
+const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// Never ends while raft runs: leads each time that this manager is elected.
-pub(crate) async fn run(raft: Raft) {
+pub(crate) async fn run(raft: Raft, dispatcher: Dispatcher, mut founding: Option<Founding>) {
     while raft.leadership_until(|now| matches!(now, Leadership::Leader { .. })).await {
         tracing::info!(raft.term = raft.status().term, "leading");
         tokio::select! {
-            () = lead(&raft) => {}
+            () = lead(&raft, &dispatcher, &mut founding) => {}
             _ = raft.leadership_until(|now| matches!(now, Leadership::Follower { .. })) => {}
         }
         tracing::info!("no longer leading");
     }
 }
 
-async fn lead(raft: &Raft) {
+/// Everything that a leader does. A part that ends has found that this manager leads no more; the
+/// others would find the same.
+async fn lead(raft: &Raft, dispatcher: &Dispatcher, founding: &mut Option<Founding>) {
+    if let Some(what) = founding {
+        match what.carry_out(raft).await {
+            Ok(()) => *founding = None,
+            Err(error) => {
+                tracing::error!(%error, "the cluster can't be founded yet");
+                return tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+    tokio::select! {
+        () = control(raft) => {}
+        () = membership::run(raft) => {}
+        () = rotation::run(raft) => {}
+        () = dispatcher.watch_nodes() => {}
+    }
+}
+
+/// Lets another manager lead, if one can; returns when it does, or after a short while.
+pub(crate) async fn hand_over(raft: &Raft) {
+    if !raft.is_leader() {
+        return;
+    }
+    let own = raft.status().id;
+    let Ok(caught_up) = raft.caught_up().await else { return };
+    let voters = raft.members().voters;
+    let Some(heir) = voters.iter().find(|id| **id != own && caught_up.contains(id)) else { return };
+    raft.transfer_leadership(*heir);
+    let done = raft.leadership_until(|now| matches!(now, Leadership::Follower { .. }));
+    // Without it the others hold an election when this manager has gone.
+    let _ = tokio::time::timeout(HAND_OVER, done).await;
+}
+
+async fn control(raft: &Raft) {
     let (store, mut commits) = raft.commits();
     let mut control = Control::new(&store);
     loop {

@@ -3,14 +3,25 @@
 //! control API. It never sees containers, images or interfaces.
 
 mod api;
+pub mod backup;
 pub mod ca;
 mod dispatcher;
+mod founding;
+mod gate;
 mod join;
+pub mod keys;
 mod leader;
 mod logs;
 mod manager;
+mod membership;
+mod peers;
 pub mod raft;
 mod random;
+mod read;
+mod rotation;
+mod transport;
 
 pub use api::NodeInfo;
-pub use manager::{Manager, ManagerConfig, ManagerError};
+pub use founding::{Founder, Founding};
+pub use gate::ControlGate;
+pub use manager::{Manager, ManagerConfig};

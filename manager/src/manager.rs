@@ -1,45 +1,51 @@
 //! A manager: raft, and what runs over it.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use shoal_core::store::Store;
 use shoal_proto::NodeId;
 use shoal_proto::v1::control_server::ControlServer;
 use shoal_proto::v1::dispatcher_server::DispatcherServer;
 use shoal_proto::v1::node_ca_server::NodeCaServer;
+use shoal_proto::v1::raft_server::RaftServer;
 use tokio::task::JoinHandle;
+use tonic::service::Routes;
 
 use crate::api::{Api, NodeInfo};
-use crate::ca::ClusterCa;
+use crate::ca::Credentials;
 use crate::dispatcher::Dispatcher;
+use crate::founding::Founding;
+use crate::gate::ControlGate;
 use crate::join::NodeCa;
+use crate::keys::UnlockKey;
+use crate::leader;
 use crate::logs::LogBroker;
-use crate::raft::{self, Leadership, Raft, RaftConfig, RaftError};
-use crate::{leader, raft::ProposeError};
+use crate::peers::Peers;
+use crate::raft::{self, Begin, DataKey, Raft, RaftConfig, RaftError};
+use crate::transport::{self, RaftService, Sender, manager_identity};
 
 /// What a manager is started with.
 pub struct ManagerConfig {
     /// Its folder.
     pub data_dir: PathBuf,
-    /// The cluster's id.
-    pub cluster: String,
     /// The node it runs on.
     pub node: NodeId,
     /// What that node tells people of itself.
     pub info: NodeInfo,
-    /// The cluster's root.
-    pub ca: ClusterCa,
-}
-
-/// Why a manager could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum ManagerError {
-    /// Its log.
-    #[error(transparent)]
-    Raft(#[from] RaftError),
-    /// It stopped while it started.
-    #[error(transparent)]
-    Stopped(#[from] ProposeError),
+    /// Where other managers find it.
+    pub address: String,
+    /// Its number in the raft group.
+    pub raft_id: NonZeroU64,
+    /// What its folder begins as.
+    pub begin: Begin,
+    /// What it writes before anything else when it leads.
+    pub founding: Option<Founding>,
+    /// What it shows to the others.
+    pub credentials: Credentials,
+    /// What its log is encrypted with.
+    pub key: DataKey,
 }
 
 /// A running manager. Dropping it stops its loops; [`Self::shutdown`] also stops raft cleanly.
@@ -48,53 +54,91 @@ pub struct Manager {
     api: Api,
     dispatcher: Dispatcher,
     node_ca: NodeCa,
+    peers: Peers,
     leader: JoinHandle<()>,
 }
 
 impl Manager {
-    /// Starts raft on the folder and waits until there is a leader to work with.
+    /// Starts raft on the folder. Somebody may lead or not: whoever asks waits.
     ///
     /// # Errors
-    /// See [`ManagerError`].
-    pub async fn start(config: ManagerConfig) -> Result<Self, ManagerError> {
-        let raft = raft::start(
-            RaftConfig::new(config.data_dir.join("raft")),
-            // A group of one has nobody to write to.
-            Box::new(drop),
-        )
-        .await?;
-        if !raft.leadership_until(|now| matches!(now, Leadership::Leader { .. })).await {
-            return Err(ProposeError::Stopped.into());
-        }
+    /// See [`RaftError`].
+    pub async fn start(config: ManagerConfig) -> Result<Self, RaftError> {
+        let peers = Peers::new(config.credentials);
+        let raft_id = config.raft_id.get();
+        let sender = Sender { raft_id, address: config.address };
+        let raft_config = RaftConfig {
+            raft_id,
+            begin: config.begin,
+            ..RaftConfig::new(config.data_dir.join("raft"), config.key)
+        };
+        let raft = raft::start(raft_config, transport::outbox(sender, peers.clone())).await?;
+        peers.set_raft(raft.clone());
         let broker = Arc::new(LogBroker::default());
-        let dispatcher = Dispatcher::new(raft.clone(), Arc::clone(&broker), config.node);
-        let node_ca = NodeCa::new(raft.clone(), Arc::new(config.ca));
-        let join = node_ca.clone();
-        let api = Api::new(raft.clone(), broker, config.cluster, config.node, config.info, join);
-        let leader = tokio::spawn(leader::run(raft.clone()));
-        Ok(Self { raft, api, dispatcher, node_ca, leader })
+        let dispatcher = Dispatcher::new(raft.clone(), peers.clone(), Arc::clone(&broker));
+        let node_ca = NodeCa::new(raft.clone(), peers.clone());
+        let api = Api::new(raft.clone(), broker, config.node, config.info, node_ca.clone());
+        let leader = tokio::spawn(leader::run(raft.clone(), dispatcher.clone(), config.founding));
+        Ok(Self { raft, api, dispatcher, node_ca, peers, leader })
     }
 
     /// The API of the cluster, to be served to people.
     #[must_use]
-    pub fn control_service(&self) -> ControlServer<Api> {
-        ControlServer::new(self.api.clone())
+    pub fn control_service(&self) -> ControlGate {
+        let api = ControlServer::new(self.api.clone());
+        ControlGate::new(api, self.raft.clone(), self.peers.clone())
     }
 
-    /// The agents' service, to be served to nodes that have shown a certificate.
+    /// What is served to nodes and to hosts that want to be nodes. Each service looks at the
+    /// caller's certificate itself.
     #[must_use]
-    pub fn dispatcher_service(&self) -> DispatcherServer<Dispatcher> {
-        DispatcherServer::new(self.dispatcher.clone())
+    pub fn node_routes(&self) -> Routes {
+        let raft = self.raft.clone();
+        // Other managers pass people's requests on.
+        let control = ControlServer::with_interceptor(self.api.clone(), move |request| {
+            manager_identity(&raft, &request)?;
+            Ok(request)
+        });
+        let raft = RaftService::new(self.raft.clone(), self.peers.clone());
+        Routes::new(DispatcherServer::new(self.dispatcher.clone()))
+            .add_service(NodeCaServer::new(self.node_ca.clone()))
+            .add_service(RaftServer::new(raft))
+            .add_service(control)
     }
 
-    /// The service that makes hosts nodes, to be served to whoever asks.
+    /// The store as far as it is known here.
     #[must_use]
-    pub fn node_ca_service(&self) -> NodeCaServer<NodeCa> {
-        NodeCaServer::new(self.node_ca.clone())
+    pub fn store(&self) -> Store {
+        self.raft.store()
     }
 
-    /// Stops.
+    /// Whether this manager leads, and the cluster is there.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.raft.is_leader() && self.raft.store().cluster().is_some()
+    }
+
+    /// Returns when the store has the cluster in it: it has been founded, or this manager has been
+    /// told of it. False when raft has stopped before.
+    pub async fn is_founded(&self) -> bool {
+        self.raft.store_until(|store| store.cluster().is_some()).await
+    }
+
+    /// Returns when the unlock key that the cluster wants is another than that; false when raft has
+    /// stopped.
+    pub async fn unlock_key_differs(&self, known: Option<&UnlockKey>) -> bool {
+        self.raft
+            .store_until(|store| {
+                let cluster = store.cluster();
+                cluster.is_some_and(|cluster| UnlockKey::of(&cluster.state).as_ref() != known)
+            })
+            .await
+    }
+
+    /// Stops. When it leads and others can, one of them does first, so that nobody has to wait for
+    /// an election.
     pub async fn shutdown(&self) {
+        leader::hand_over(&self.raft).await;
         self.leader.abort();
         self.raft.shutdown().await;
     }

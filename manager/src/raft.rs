@@ -8,7 +8,9 @@
 mod check;
 mod compaction;
 mod driver;
+mod member;
 mod publish;
+mod seal;
 mod snapshot;
 mod storage;
 mod waiting;
@@ -22,8 +24,13 @@ use std::time::Duration;
 use shoal_core::store::{Change, Conflict, Event, Store};
 use tokio::sync::{broadcast, oneshot};
 
-use driver::{Command, Driver};
-use publish::Published;
+pub use member::{Command, Member, Random, Stuck};
+pub use publish::Published;
+pub use seal::{DataKey, SealError};
+pub use waiting::Reply;
+
+use crate::random;
+use driver::{Driver, Order};
 
 /// How a manager takes part in raft.
 #[derive(Debug, Clone)]
@@ -43,15 +50,22 @@ pub struct RaftConfig {
     pub snapshot_every: u64,
     /// What an empty folder means.
     pub begin: Begin,
+    /// What the log and the snapshots are encrypted with.
+    pub key: DataKey,
 }
 
 /// What a manager with an empty folder is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Begin {
     /// The first of a new group.
     Found,
     /// One that a group that is there takes in: it waits until it is told of everything.
     Join,
+    /// The first of a new group that begins with this store.
+    Restore(Store),
+    /// Whatever the folder holds: this member goes on alone with all that it knows, committed or
+    /// not. To be used when most of the group are lost for good.
+    Alone,
 }
 
 /// Who is in a group, by their numbers.
@@ -93,9 +107,10 @@ impl RaftConfig {
     /// Ticks of 100 ms, heartbeats each 200 ms, elections after one to two seconds, a snapshot
     /// each 10,000 entries.
     #[must_use]
-    pub fn new(dir: PathBuf) -> Self {
+    pub fn new(dir: PathBuf, key: DataKey) -> Self {
         Self {
             dir,
+            key,
             raft_id: 1,
             tick: Duration::from_millis(100),
             heartbeat_ticks: 2,
@@ -233,7 +248,7 @@ pub struct Status {
 /// A handle on the raft thread.
 #[derive(Clone)]
 pub struct Raft {
-    commands: Sender<Command>,
+    orders: Sender<Order>,
     published: Published,
 }
 
@@ -243,15 +258,16 @@ pub struct Raft {
 /// # Errors
 /// The folder can't be used, is full, is damaged, or holds what this version can't read.
 pub async fn start(config: RaftConfig, outbox: Outbox) -> Result<Raft, RaftError> {
-    let (commands, inbox) = channel();
+    let (orders, inbox) = channel();
     let (ready, started) = oneshot::channel();
+    let tick = config.tick;
     std::thread::Builder::new()
         .name("raft".to_owned())
-        .spawn(move || match Driver::open(config, inbox, outbox) {
-            Ok((driver, published)) => {
+        .spawn(move || match Member::open(config, outbox, Box::new(random::bits)) {
+            Ok((member, published)) => {
                 // Nobody waits any more: the caller was dropped, and so is the last handle.
                 let _ = ready.send(Ok(published));
-                driver.run();
+                Driver::new(tick, member, inbox).run();
             }
             Err(error) => drop(ready.send(Err(error))),
         })
@@ -259,7 +275,7 @@ pub async fn start(config: RaftConfig, outbox: Outbox) -> Result<Raft, RaftError
     let published = started.await.unwrap_or_else(|_| {
         Err(RaftError::Thread(std::io::Error::other("it ended before it was ready")))
     })?;
-    Ok(Raft { commands, published })
+    Ok(Raft { orders, published })
 }
 
 impl Raft {
@@ -275,8 +291,11 @@ impl Raft {
 
     /// The store with everything that was committed anywhere before the call (ReadIndex).
     ///
+    /// It waits while nobody leads, and for an answer that may have been lost on its way: give it a
+    /// time, and ask again.
+    ///
     /// # Errors
-    /// This manager does not lead, or stops.
+    /// This manager loses its leadership, or stops.
     pub async fn read_barrier(&self) -> Result<Store, ProposeError> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Read { reply })?;
@@ -309,13 +328,13 @@ impl Raft {
         answer.await.unwrap_or(Err(ProposeError::Stopped))
     }
 
-    /// Whether a member has all of the log, or nearly; only the leader can tell.
+    /// The members that have all of the log, or nearly; only the leader can tell.
     ///
     /// # Errors
     /// This manager does not lead.
-    pub async fn has_caught_up(&self, member: u64) -> Result<bool, ProposeError> {
+    pub async fn caught_up(&self) -> Result<BTreeSet<u64>, ProposeError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::HasCaughtUp { member, reply })?;
+        self.send(Command::CaughtUp { reply })?;
         answer.await.unwrap_or(Err(ProposeError::Stopped))
     }
 
@@ -331,7 +350,7 @@ impl Raft {
     }
 
     fn send(&self, command: Command) -> Result<(), ProposeError> {
-        self.commands.send(command).map_err(|_| ProposeError::Stopped)
+        self.orders.send(Order::Do(command)).map_err(|_| ProposeError::Stopped)
     }
 
     /// The store as of the newest entry applied here.
@@ -352,9 +371,20 @@ impl Raft {
         self.published.leadership()
     }
 
+    /// Whether this manager leads, with everything applied that was committed before its term.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        matches!(self.leadership(), Leadership::Leader { .. })
+    }
+
     /// Waits until `done` says so of the leadership; false when raft has stopped.
     pub async fn leadership_until(&self, done: impl Fn(Leadership) -> bool) -> bool {
         self.published.leadership_until(done).await
+    }
+
+    /// Waits until `done` says so of the store; false when raft has stopped.
+    pub async fn store_until(&self, done: impl Fn(&Store) -> bool) -> bool {
+        self.published.store_until(done).await
     }
 
     /// The store, and every commit after it, each once. A reader that falls behind gets
@@ -369,7 +399,7 @@ impl Raft {
     /// the folder is in use.
     pub async fn shutdown(&self) {
         let (reply, done) = oneshot::channel();
-        if self.send(Command::Shutdown { reply }).is_ok() {
+        if self.orders.send(Order::Shutdown { reply }).is_ok() {
             // An error means that the thread has ended already.
             let _ = done.await;
         }

@@ -20,6 +20,10 @@ pub mod v1 {
 /// The encoded file descriptors, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// Version of the protocol between nodes. It goes up with a change that agents and managers of the
+/// version before don't understand.
+pub const PROTOCOL: u32 = 1;
+
 pub use bytesize::ByteSize;
 pub use id::{IdError, NetworkId, NodeId, ServiceId, StackId, TaskId};
 pub use pbjson_types::{Duration as ProtoDuration, Timestamp};

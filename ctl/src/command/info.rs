@@ -6,12 +6,12 @@ use shoal_proto::ByteSize;
 use shoal_proto::v1::GetInfoRequest;
 
 use super::Listing;
-use crate::client::{self, Client};
+use crate::client::{self, Client, Freshness};
 use crate::output::{self, Format};
 
 pub(super) async fn version(host: &str) -> anyhow::Result<ExitCode> {
     output::line(format!("ctl:   {}", env!("CARGO_PKG_VERSION")))?;
-    let mut client = client::connect(host).await?;
+    let mut client = client::connect(host, Freshness { stale: true }).await?;
     let info = client.control.get_info(GetInfoRequest {}).await?.into_inner();
     output::line(format!("agent: {}", info.version))?;
     Ok(ExitCode::SUCCESS)

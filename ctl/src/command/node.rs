@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use shoal_proto::v1::{
-    GetNodeRequest, ListNodesRequest, ListTasksRequest, NodeAvailability, RemoveNodeRequest,
-    UpdateNodeRequest,
+    GetNodeRequest, ListNodesRequest, ListTasksRequest, ManagerState, NodeAvailability, NodeRole,
+    RemoveNodeRequest, UpdateNodeRequest,
 };
 
 use super::Ids;
@@ -30,6 +30,18 @@ pub(crate) enum Command {
     Ps(Ps),
     /// Change whether a node takes tasks, and its labels
     Update(Update),
+    /// Make nodes managers
+    Promote {
+        /// The nodes
+        #[arg(required = true)]
+        nodes: Vec<String>,
+    },
+    /// Make managers workers; refused when too few managers would be left
+    Demote {
+        /// The nodes
+        #[arg(required = true)]
+        nodes: Vec<String>,
+    },
     /// Take nodes out of the cluster; their tasks are made anew elsewhere
     #[command(visible_alias = "remove")]
     Rm {
@@ -58,6 +70,9 @@ pub(crate) struct Update {
     /// active: takes tasks; pause: keeps those that it has; drain: gives all away
     #[arg(long, value_enum)]
     availability: Option<Availability>,
+    /// worker or manager, as promote and demote do
+    #[arg(long, value_enum)]
+    role: Option<Role>,
     /// Set a label: NAME=VALUE
     #[arg(long, value_name = "LABEL")]
     label_add: Vec<String>,
@@ -71,6 +86,12 @@ enum Availability {
     Active,
     Pause,
     Drain,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Role {
+    Worker,
+    Manager,
 }
 
 pub(super) async fn run(client: &mut Client, command: Command) -> anyhow::Result<ExitCode> {
@@ -103,11 +124,17 @@ pub(super) async fn run(client: &mut Client, command: Command) -> anyhow::Result
                 availability,
                 add_labels: labels(&update.label_add)?,
                 remove_labels: update.label_rm,
+                role: update.role.map(|role| match role {
+                    Role::Worker => NodeRole::Worker.into(),
+                    Role::Manager => NodeRole::Manager.into(),
+                }),
             };
             client.control.update_node(request).await?;
             output::line(update.node)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Promote { nodes } => set_role(client, nodes, NodeRole::Manager).await,
+        Command::Demote { nodes } => set_role(client, nodes, NodeRole::Worker).await,
         Command::Rm { nodes, force } => {
             for node in nodes {
                 let request = RemoveNodeRequest { node: node.clone(), force };
@@ -117,6 +144,20 @@ pub(super) async fn run(client: &mut Client, command: Command) -> anyhow::Result
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+async fn set_role(
+    client: &mut Client,
+    nodes: Vec<String>,
+    role: NodeRole,
+) -> anyhow::Result<ExitCode> {
+    for node in nodes {
+        let role = Some(role.into());
+        let request = UpdateNodeRequest { node: node.clone(), role, ..Default::default() };
+        client.control.update_node(request).await?;
+        output::line(node)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn labels(list: &[String]) -> anyhow::Result<HashMap<String, String>> {
@@ -143,13 +184,19 @@ async fn ls(client: &mut Client, ids: &Ids) -> anyhow::Result<ExitCode> {
             let spec = node.spec.clone().unwrap_or_default();
             let status = node.status.clone().unwrap_or_default();
             let host = node.description.clone().unwrap_or_default();
-            let role = if node.leader { "leader".to_owned() } else { spec.role().to_string() };
+            let role = match node.manager() {
+                ManagerState::Leader => "leader",
+                ManagerState::Reachable => "manager",
+                ManagerState::Unreachable => "manager (unreachable)",
+                ManagerState::Joining => "manager (joining)",
+                ManagerState::None => "worker",
+            };
             vec![
                 short(&node.id, false),
                 spec.name.clone(),
                 status.state().to_string(),
                 spec.availability().to_string(),
-                role,
+                role.to_owned(),
                 status.address.clone(),
                 host.agent_version,
             ]

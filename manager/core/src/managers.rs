@@ -48,7 +48,8 @@ pub fn wanted(store: &Store) -> BTreeSet<u64> {
 #[must_use]
 pub fn next_step(group: &Group, wanted: &BTreeSet<u64>) -> Option<Step> {
     let is_in = |id: &u64| group.voters.contains(id) || group.learners.contains(id);
-    let ready = group.learners.iter().find(|id| wanted.contains(id) && group.caught_up.contains(id));
+    let ready =
+        group.learners.iter().find(|id| wanted.contains(id) && group.caught_up.contains(id));
     let stranger = wanted.iter().find(|id| !is_in(id));
     let leaving = |members: &BTreeSet<u64>| {
         members.iter().copied().find(|id| !wanted.contains(id) && *id != group.leader)

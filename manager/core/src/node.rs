@@ -1,5 +1,7 @@
 //! What operators do to nodes: one atomic change each, checked first.
 
+mod presence;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 
@@ -8,6 +10,8 @@ use shoal_proto::v1::{NodeAvailability, NodeRole, NodeState};
 use crate::context::Context;
 use crate::managers;
 use crate::store::{Changes, Node, Object, Store};
+
+pub use presence::{Arrival, arrived, fenced_at, lost, unsteady_until};
 
 /// Why a node can't be changed so.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

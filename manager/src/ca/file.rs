@@ -12,7 +12,7 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> CaError + '_ {
 }
 
 /// The file's text; none when it is not there.
-pub(super) fn read(path: &Path) -> Result<Option<String>, CaError> {
+pub(crate) fn read(path: &Path) -> Result<Option<String>, CaError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -21,7 +21,7 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, CaError> {
 }
 
 /// Writes the file, all of it or nothing; the folder is made when it is missing.
-pub(super) fn write(path: &Path, text: &str) -> Result<(), CaError> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), CaError> {
     let dir = parent(path);
     let partial = path.with_extension("partial");
     let write = || {

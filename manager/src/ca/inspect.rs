@@ -10,7 +10,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::pem::parse_x509_pem;
 use x509_parser::x509::AttributeTypeAndValue;
 
-use super::CaError;
+use super::{CaError, ROOT_NAME};
 
 /// Whom a node's certificate names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +68,34 @@ pub(super) fn check_root(
     key: &KeyPair,
     cluster_id: &str,
 ) -> Result<(), CaError> {
-    let found = parse(path, pem, key, cluster)?;
-    check_cluster(path, found, cluster_id)
+    let found = parse(path, pem, key, |certificate| {
+        let name = text(certificate.subject().iter_common_name().next(), "root");
+        // A root of an operator's own names no cluster.
+        Ok(match name.as_deref() {
+            Ok(ROOT_NAME) => Some(cluster(certificate)?),
+            _ => None,
+        })
+    })?;
+    found.map_or(Ok(()), |found| check_cluster(path, found, cluster_id))
+}
+
+/// A certificate that an operator gives as the cluster's root.
+pub(super) fn check_authority(pem: &str, key: &KeyPair, now: SystemTime) -> Result<(), CaError> {
+    let (_, block) = parse_x509_pem(pem.as_bytes())
+        .map_err(|error| CaError::Root(format!("can't be read: {error}")))?;
+    let certificate =
+        block.parse_x509().map_err(|error| CaError::Root(format!("can't be read: {error}")))?;
+    let refuse = |what: &str| Err(CaError::Root(what.to_owned()));
+    if *certificate.public_key().subject_public_key.data != *key.public_key_raw() {
+        return refuse("is not of the key that is with it");
+    }
+    if !certificate.is_ca() {
+        return refuse("is not one of an authority: its basic constraints don't say CA");
+    }
+    if system_time(certificate.validity().not_after.timestamp()) <= now {
+        return refuse("has expired");
+    }
+    Ok(())
 }
 
 /// What a node's certificate, from a file, says; it fits its key and its cluster.

@@ -1,16 +1,26 @@
 //! A node's own certificate: what it shows to others, where it is kept, when it is renewed.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rcgen::{CertificateParams, KeyPair};
-use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use super::inspect::{self, NodeIdentity};
+use super::token::ca_digests;
 use super::{CLOCK_SKEW, CaError, MANAGER_NAME, file};
+use crate::keys::{is_sealed, open_line, seal_line};
+use crate::raft::DataKey;
 
 /// Key, certificate and root in one file, so that a crash can't leave halves that don't fit.
 const FILE: &str = "node.pem";
+/// What a sealed key is bound to.
+const PLACE: &[u8] = b"node key";
 /// A certificate is renewed in this part of its life.
 const RENEWAL: std::ops::Range<f64> = 0.5..0.8;
 
@@ -19,7 +29,8 @@ const RENEWAL: std::ops::Range<f64> = 0.5..0.8;
 pub struct NodeCertificate {
     pub(super) cert_pem: String,
     pub(super) key_pem: String,
-    pub(super) root_pem: String,
+    /// All roots to trust; the certificate is of the last.
+    pub(super) roots_pem: String,
     pub(super) identity: NodeIdentity,
     pub(super) issued_at: SystemTime,
     pub(super) expires_at: SystemTime,
@@ -61,7 +72,7 @@ impl NodeKey {
     pub fn certified(
         self,
         cert_pem: &str,
-        root_pem: &str,
+        roots_pem: &str,
         cluster: &str,
     ) -> Result<NodeCertificate, CaError> {
         let (identity, validity) =
@@ -70,7 +81,7 @@ impl NodeKey {
         Ok(NodeCertificate {
             cert_pem: cert_pem.to_owned(),
             key_pem: self.key.serialize_pem(),
-            root_pem: root_pem.to_owned(),
+            roots_pem: roots_pem.to_owned(),
             identity,
             issued_at: validity.from + CLOCK_SKEW,
             expires_at: validity.until,
@@ -80,13 +91,29 @@ impl NodeKey {
 
 impl NodeCertificate {
     /// What a manager's server needs: it shows this certificate, and takes one of the cluster.
-    #[must_use]
-    pub fn server_config(&self) -> ServerTlsConfig {
-        ServerTlsConfig::new()
-            .identity(Identity::from_pem(&self.cert_pem, &self.key_pem))
-            .client_ca_root(Certificate::from_pem(&self.root_pem))
-            // A host that joins has none yet. Every service but that for joining asks for one.
-            .client_auth_optional(true)
+    ///
+    /// # Errors
+    /// The roots or the key can't be used.
+    pub fn server_config(&self) -> Result<ServerConfig, CaError> {
+        let tls = |error: String| CaError::Tls(error);
+        let mut roots = RootCertStore::empty();
+        for root in CertificateDer::pem_slice_iter(self.roots_pem.as_bytes()) {
+            let root = root.map_err(|error| tls(error.to_string()))?;
+            roots.add(root).map_err(|error| tls(error.to_string()))?;
+        }
+        let chain = CertificateDer::pem_slice_iter(self.cert_pem.as_bytes());
+        let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|error| tls(error.to_string()))?;
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())
+            .map_err(|error| tls(error.to_string()))?;
+        // A host that joins has none yet. Every service but that for joining asks for one.
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated();
+        let verifier = verifier.build().map_err(|error| tls(error.to_string()))?;
+        let config = ServerConfig::builder()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key);
+        let mut config = config.map_err(|error| tls(error.to_string()))?;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(config)
     }
 
     /// What a node needs to dial a manager.
@@ -94,8 +121,20 @@ impl NodeCertificate {
     pub fn client_config(&self) -> ClientTlsConfig {
         ClientTlsConfig::new()
             .identity(Identity::from_pem(&self.cert_pem, &self.key_pem))
-            .ca_certificate(Certificate::from_pem(&self.root_pem))
+            .ca_certificate(Certificate::from_pem(&self.roots_pem))
             .domain_name(MANAGER_NAME)
+    }
+
+    /// All roots that it trusts, as PEM.
+    #[must_use]
+    pub fn roots_pem(&self) -> &str {
+        &self.roots_pem
+    }
+
+    /// Digests of the roots that it trusts, as [`ca_digests`] gives them.
+    #[must_use]
+    pub fn trusted_roots(&self) -> Vec<String> {
+        ca_digests(&self.roots_pem)
     }
 
     /// Whom it names.
@@ -120,12 +159,17 @@ impl NodeCertificate {
         self.issued_at + life.mul_f64(share)
     }
 
-    /// Writes it to the folder, in place of an older one.
+    /// Writes it to the folder, in place of an older one; its key is encrypted with a manager's data
+    /// key.
     ///
     /// # Errors
     /// The folder can't be used.
-    pub fn store(&self, dir: &Path) -> Result<(), CaError> {
-        let parts = [&self.key_pem, &self.cert_pem, &self.root_pem];
+    pub fn store(&self, dir: &Path, data_key: Option<&DataKey>) -> Result<(), CaError> {
+        let key = match data_key {
+            None => self.key_pem.clone(),
+            Some(data_key) => seal_line(data_key, PLACE, &self.key_pem),
+        };
+        let parts = [&key, &self.cert_pem, &self.roots_pem];
         let text: String = parts.iter().map(|part| format!("{}\n", part.trim())).collect();
         file::write(&dir.join(FILE), &text)
     }
@@ -134,12 +178,26 @@ impl NodeCertificate {
     /// is read all the same, for the caller to renew.
     ///
     /// # Errors
-    /// The file can't be read, its key and certificate don't fit, or it is of another cluster.
-    pub fn load(dir: &Path, cluster: &str) -> Result<Option<Self>, CaError> {
+    /// The file can't be read, its key and certificate don't fit, it is of another cluster, or is
+    /// encrypted with another data key.
+    pub fn load(
+        dir: &Path,
+        cluster: &str,
+        data_key: Option<&DataKey>,
+    ) -> Result<Option<Self>, CaError> {
         let path = dir.join(FILE);
-        let Some(text) = file::read(&path)? else { return Ok(None) };
-        let Some([key_pem, cert_pem, root_pem]) = blocks(&text) else {
-            let what = "it does not hold a key and two certificates".to_owned();
+        let Some(mut text) = file::read(&path)? else { return Ok(None) };
+        if is_sealed(&text) {
+            let (key, rest) = text.split_once('\n').unwrap_or((&text, ""));
+            let key = data_key.and_then(|data_key| open_line(data_key, PLACE, key));
+            let Some(key) = key else {
+                let what = "its key is encrypted with another data key".to_owned();
+                return Err(CaError::Damaged { path, what });
+            };
+            text = key + "\n" + rest;
+        }
+        let Some([key_pem, cert_pem, roots_pem]) = blocks(&text) else {
+            let what = "it does not hold a key, a certificate and a root".to_owned();
             return Err(CaError::Damaged { path, what });
         };
         let key = KeyPair::from_pem(key_pem)
@@ -148,7 +206,7 @@ impl NodeCertificate {
         Ok(Some(Self {
             cert_pem: cert_pem.to_owned(),
             key_pem: key_pem.to_owned(),
-            root_pem: root_pem.to_owned(),
+            roots_pem: roots_pem.to_owned(),
             identity,
             issued_at: validity.from + CLOCK_SKEW,
             expires_at: validity.until,
@@ -156,9 +214,9 @@ impl NodeCertificate {
     }
 }
 
-/// The three PEM blocks of a text that has exactly three.
+/// Key, certificate and roots: PEM blocks, one after the other.
 fn blocks(text: &str) -> Option<[&str; 3]> {
     let begins: Vec<usize> = text.match_indices("-----BEGIN ").map(|(at, _)| at).collect();
-    let [key, cert, root] = begins[..] else { return None };
-    Some([&text[key..cert], &text[cert..root], &text[root..]])
+    let [key, cert, roots, ..] = begins[..] else { return None };
+    Some([&text[key..cert], &text[cert..roots], &text[roots..]])
 }

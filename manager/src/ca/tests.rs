@@ -1,9 +1,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use shoal_proto::v1::GetInfoRequest;
 use shoal_proto::v1::control_client::ControlClient;
+use shoal_proto::v1::{ClusterState, GetInfoRequest, NodeRole};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Code;
 use tonic::service::Routes;
@@ -65,11 +70,12 @@ async fn reaches(server: &NodeCertificate, client: &NodeCertificate) -> bool {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let serving = Server::builder()
-        .tls_config(server.server_config())
-        .unwrap()
-        .add_routes(Routes::default())
-        .serve_with_incoming(TcpListenerStream::new(listener));
+    let acceptor = TlsAcceptor::from(Arc::new(server.server_config().unwrap()));
+    let connections = TcpListenerStream::new(listener).then(move |connection| {
+        let acceptor = acceptor.clone();
+        async move { acceptor.accept(connection?).await }
+    });
+    let serving = Server::builder().add_routes(Routes::default()).serve_with_incoming(connections);
     let serving = tokio::spawn(serving);
     let endpoint = Endpoint::from_shared(format!("https://{address}"))
         .unwrap()
@@ -104,7 +110,7 @@ async fn another_root_is_refused_by_both_ends() {
     let mut stranger = manager(&theirs);
     assert!(!reaches(&manager(&ours), &stranger).await);
     // Even when it trusts our root: the server does not trust its own.
-    stranger.root_pem = manager(&ours).root_pem;
+    stranger.roots_pem = manager(&ours).roots_pem;
     assert!(!reaches(&manager(&ours), &stranger).await);
     assert!(!reaches(&stranger, &manager(&ours)).await);
 }
@@ -120,8 +126,8 @@ async fn expired_certificates_are_refused_by_both_ends() {
 #[test]
 fn the_root_stays_the_same() {
     let scratch = Scratch::new();
-    let first = scratch.open().unwrap().root_pem;
-    assert_eq!(scratch.open().unwrap().root_pem, first);
+    let first = scratch.open().unwrap().roots_pem;
+    assert_eq!(scratch.open().unwrap().roots_pem, first);
 }
 
 #[test]
@@ -150,7 +156,7 @@ fn a_cluster_with_data_gets_no_new_root() {
     assert!(!scratch.ca().exists());
 
     let scratch = Scratch::new();
-    manager(&scratch.open().unwrap()).store(&scratch.ca()).unwrap();
+    manager(&scratch.open().unwrap()).store(&scratch.ca(), None).unwrap();
     fs::remove_file(scratch.ca().join(ROOT_KEY)).unwrap();
     fs::remove_file(scratch.ca().join(ROOT_CERT)).unwrap();
     assert!(matches!(scratch.refusal(), CaError::Missing { .. }));
@@ -189,7 +195,7 @@ fn a_root_of_another_cluster_is_an_error() {
 #[test]
 fn files_are_for_their_owner_alone() {
     let scratch = Scratch::new();
-    manager(&scratch.open().unwrap()).store(&scratch.ca()).unwrap();
+    manager(&scratch.open().unwrap()).store(&scratch.ca(), None).unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&scratch.ca()), 0o700);
     for file in [ROOT_KEY, ROOT_CERT, "node.pem"] {
@@ -201,11 +207,11 @@ fn files_are_for_their_owner_alone() {
 async fn a_stored_certificate_serves_like_the_issued_one() {
     let scratch = Scratch::new();
     let ca = scratch.open().unwrap();
-    assert!(NodeCertificate::load(&scratch.ca(), CLUSTER).unwrap().is_none());
+    assert!(NodeCertificate::load(&scratch.ca(), CLUSTER, None).unwrap().is_none());
     let issued = manager(&ca);
-    expired(&ca).store(&scratch.ca()).unwrap();
-    issued.store(&scratch.ca()).unwrap();
-    let loaded = NodeCertificate::load(&scratch.ca(), CLUSTER).unwrap().unwrap();
+    expired(&ca).store(&scratch.ca(), None).unwrap();
+    issued.store(&scratch.ca(), None).unwrap();
+    let loaded = NodeCertificate::load(&scratch.ca(), CLUSTER, None).unwrap().unwrap();
     assert_eq!(loaded.identity(), issued.identity());
     let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     assert_eq!(seconds(loaded.issued_at), seconds(issued.issued_at));
@@ -219,12 +225,12 @@ fn a_stored_certificate_must_fit_its_key_and_its_cluster() {
     let scratch = Scratch::new();
     let ca = scratch.open().unwrap();
     let mut certificate = manager(&ca);
-    certificate.store(&scratch.ca()).unwrap();
-    let load = |cluster| NodeCertificate::load(&scratch.ca(), cluster).err().unwrap();
+    certificate.store(&scratch.ca(), None).unwrap();
+    let load = |cluster| NodeCertificate::load(&scratch.ca(), cluster, None).err().unwrap();
     assert!(matches!(load("two"), CaError::OtherCluster { .. }));
 
     certificate.key_pem = manager(&ca).key_pem;
-    certificate.store(&scratch.ca()).unwrap();
+    certificate.store(&scratch.ca(), None).unwrap();
     assert!(matches!(load(CLUSTER), CaError::KeyMismatch { .. }));
 
     fs::write(scratch.ca().join("node.pem"), "").unwrap();
@@ -261,4 +267,44 @@ fn a_certificate_names_its_node_in_subject_and_dns_names() {
         })
         .collect();
     assert_eq!(names, [MANAGER_NAME, node_name(NODE).as_str()]);
+}
+
+/// The cluster's object in each step of a rotation from one root to another.
+fn rotation() -> [ClusterState; 3] {
+    let root = || Some(ClusterCa::make_root(CLUSTER, SystemTime::now()).unwrap());
+    let before = ClusterState { id: CLUSTER.to_owned(), root: root(), ..Default::default() };
+    let trusted = ClusterState { next_root: root(), ..before.clone() };
+    let issues = ClusterState { next_root_issues: true, ..trusted.clone() };
+    let after = ClusterState { root: issues.next_root.clone(), ..before.clone() };
+    let [trusted, issues] = [trusted, issues];
+    assert_ne!(before.root, after.root);
+    [trusted, issues, after]
+}
+
+#[tokio::test]
+async fn while_the_root_is_replaced_nodes_of_neighbouring_steps_accept_each_other() {
+    let certificates = rotation().map(|state| manager(&ClusterCa::of(&state).unwrap()));
+    let [trusted, issues, after] = &certificates;
+    for (a, b) in [(trusted, issues), (issues, after), (trusted, trusted), (after, after)] {
+        assert!(reaches(a, b).await && reaches(b, a).await);
+    }
+    assert!(!reaches(after, trusted).await, "the old root is worth nothing at the end");
+    let token = JoinToken::new(ClusterCa::of(&rotation()[0]).unwrap().root_pem(), "abc").unwrap();
+    assert!(token.check_root(&after.roots_pem).is_err());
+}
+
+#[test]
+fn a_root_of_an_operators_own_has_to_be_an_authority_of_its_key() {
+    let now = SystemTime::now();
+    let good = ClusterCa::make_root(CLUSTER, now).unwrap();
+    ClusterCa::check_root(&good, now).unwrap();
+    let other = ClusterCa::make_root(CLUSTER, now).unwrap();
+    let mixed = RootCa { cert_pem: good.cert_pem.clone(), key_pem: other.key_pem };
+    assert!(matches!(ClusterCa::check_root(&mixed, now), Err(CaError::Root(_))));
+    let scratch = Scratch::new();
+    let leaf = manager(&scratch.open().unwrap());
+    let leaf = RootCa { cert_pem: leaf.cert_pem, key_pem: leaf.key_pem };
+    assert!(matches!(ClusterCa::check_root(&leaf, now), Err(CaError::Root(_))));
+    let late = now + 2 * ROOT_VALIDITY;
+    assert!(matches!(ClusterCa::check_root(&good, late), Err(CaError::Root(_))));
 }

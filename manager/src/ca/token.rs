@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use sha2::{Digest, Sha256};
-use x509_parser::pem::parse_x509_pem;
+use x509_parser::pem::{Pem, parse_x509_pem};
 
 const PREFIX: &str = "SHOAL-1-";
 
@@ -52,12 +52,14 @@ impl JoinToken {
         &self.secret
     }
 
-    /// Whether the root is the one that the token pins.
+    /// Whether the root that the token pins is among these.
     ///
     /// # Errors
-    /// It is another, or can't be read.
-    pub fn check_root(&self, root_pem: &str) -> Result<(), TokenError> {
-        match digest(root_pem)? == self.digest {
+    /// It is not, or they can't be read.
+    pub fn check_root(&self, roots_pem: &str) -> Result<(), TokenError> {
+        // The first tells what is wrong with it.
+        digest(roots_pem)?;
+        match ca_digests(roots_pem).contains(&self.digest) {
             true => Ok(()),
             false => Err(TokenError::OtherRoot),
         }
@@ -67,7 +69,19 @@ impl JoinToken {
 fn digest(root_pem: &str) -> Result<String, TokenError> {
     let (_, block) =
         parse_x509_pem(root_pem.as_bytes()).map_err(|error| TokenError::Root(error.to_string()))?;
-    Ok(Sha256::digest(&block.contents).iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex_digest(&block.contents))
+}
+
+/// Digests of the certificates in a bundle, in its order: SHA-256 of the DER, in hexadecimal. What
+/// can't be read is left out.
+#[must_use]
+pub fn ca_digests(roots_pem: &str) -> Vec<String> {
+    let roots = Pem::iter_from_buffer(roots_pem.as_bytes());
+    roots.filter_map(Result::ok).map(|root| hex_digest(&root.contents)).collect()
+}
+
+fn hex_digest(der: &[u8]) -> String {
+    Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Secrets are compared in a time that does not tell how much of one was right.

@@ -2,28 +2,26 @@
 //! message is on its way, further commits gather into the next.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use shoal_core::assignment::{Assignments, concerns};
+use shoal_core::liveness::Turn;
 use shoal_core::store::Change;
 use shoal_proto::NodeId;
 use shoal_proto::time::proto_duration;
 use shoal_proto::v1::manager_message::Message;
 use shoal_proto::v1::{
-    AgentMessage, Assignments as AssignmentsMessage, ManagerMessage, Welcome, agent_message,
+    AgentMessage, Assignments as AssignmentsMessage, Heartbeat, HeartbeatAck, ManagerMessage,
+    Welcome, agent_message,
 };
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
-use super::{Dispatcher, GRACE, HEARTBEAT};
-use crate::raft::{Commit, Raft};
-
-/// How often an agent's silence is looked at.
-const CHECK: Duration = Duration::from_millis(100);
+use super::{CHECK, Dispatcher, HEARTBEAT, standing};
+use crate::join::removed;
+use crate::raft::{Commit, Leadership, Raft};
 
 type Outbound = Result<ManagerMessage, Status>;
 
@@ -33,7 +31,7 @@ const BACKLOG: usize = 1;
 pub(super) fn serve(
     dispatcher: Dispatcher,
     node: NodeId,
-    turn: u64,
+    turn: Turn,
     inbound: Streaming<AgentMessage>,
 ) -> Pin<Box<dyn Stream<Item = Outbound> + Send>> {
     let (outbound, stream) = mpsc::channel(BACKLOG);
@@ -41,50 +39,61 @@ pub(super) fn serve(
         let (direct, direct_inbox) = mpsc::unbounded_channel();
         dispatcher.shared.broker.add_session(node, direct.clone());
         let raft = dispatcher.shared.raft.clone();
-        let mut heard = Instant::now();
+        let leads_no_more = raft.leadership_until(|now| matches!(now, Leadership::Follower { .. }));
         tokio::select! {
             () = send(&raft, node, &outbound, direct_inbox) => {}
-            () = receive(&dispatcher, node, turn, inbound, &mut heard) => {}
+            () = receive(&dispatcher, node, turn, inbound, &direct) => {}
+            _ = leads_no_more => {}
         }
         dispatcher.shared.broker.remove_session(node, &direct);
         tracing::info!(node.id = %node, "session over");
-        dispatcher.end(node, turn, heard).await;
     });
     Box::pin(ReceiverStream::new(stream))
 }
 
-/// Ends when the agent is silent for too long, has gone, or has begun another session.
+/// Ends when the agent is silent for too long, has gone, or has begun another session. Each
+/// heartbeat that counts is acknowledged.
 async fn receive(
     dispatcher: &Dispatcher,
     node: NodeId,
-    turn: u64,
+    turn: Turn,
     mut inbound: Streaming<AgentMessage>,
-    heard: &mut Instant,
+    direct: &mpsc::UnboundedSender<ManagerMessage>,
 ) {
     let mut check = tokio::time::interval(CHECK);
     loop {
         let message = tokio::select! {
             message = inbound.next() => message,
             _ = check.tick() => {
-                if heard.elapsed() > GRACE || !dispatcher.is_current(node, turn) {
+                if !dispatcher.is_current(node, turn) {
                     return;
                 }
                 continue;
             }
         };
         let Some(Ok(message)) = message else { return };
-        *heard = Instant::now();
-        if let Some(agent_message::Message::Status(update)) = message.message {
-            for update in update.updates {
-                let (Ok(task), Some(status)) = (update.task_id.parse(), update.status) else {
-                    continue;
-                };
-                // A node reports on its own tasks, nobody else's.
-                let store = dispatcher.shared.raft.store();
-                if store.task(task).is_some_and(|task| task.node == Some(node)) {
-                    dispatcher.shared.reports.add(Change::Report { task, status }).await;
+        if !dispatcher.heard(node, turn) {
+            return;
+        }
+        match message.message {
+            Some(agent_message::Message::Status(update)) => {
+                for update in update.updates {
+                    let (Ok(task), Some(status)) = (update.task_id.parse(), update.status) else {
+                        continue;
+                    };
+                    // A node reports on its own tasks, nobody else's.
+                    let store = dispatcher.shared.raft.store();
+                    if store.task(task).is_some_and(|task| task.node == Some(node)) {
+                        dispatcher.shared.reports.add(Change::Report { task, status }).await;
+                    }
                 }
             }
+            Some(agent_message::Message::Heartbeat(Heartbeat { number })) => {
+                let message = Some(Message::HeartbeatAck(HeartbeatAck { number }));
+                // The sender ends together with the session.
+                let _ = direct.send(ManagerMessage { message });
+            }
+            Some(agent_message::Message::Hello(_) | agent_message::Message::Ack(_)) | None => {}
         }
     }
 }
@@ -96,9 +105,11 @@ async fn send(
     mut direct: mpsc::UnboundedReceiver<ManagerMessage>,
 ) {
     let (store, mut commits) = raft.commits();
+    let Some(mut told) = standing::of(&store, node) else { return };
     let welcome = Message::Welcome(Welcome {
         node_id: node.to_string(),
         heartbeat_period: Some(proto_duration(HEARTBEAT)),
+        standing: Some(told.clone()),
     });
     let mut known = Assignments::of(&store, node);
     let mut sequence = 1;
@@ -120,22 +131,36 @@ async fn send(
             commit = commits.recv() => commit,
             () = outbound.closed() => return,
         };
-        let mut dirty = match commit {
-            Ok(commit) => touches(&commit, node),
-            Err(RecvError::Lagged(_)) => true,
+        let mut seen = Seen::default();
+        match commit {
+            Ok(commit) => seen.take(&commit, node),
+            Err(RecvError::Lagged(_)) => seen = Seen::ALL,
             Err(RecvError::Closed) => return,
-        };
+        }
         // Room on the connection first: what commits until then goes along.
-        let Ok(permit) = outbound.reserve().await else { return };
+        let Ok(mut permit) = outbound.reserve().await else { return };
         loop {
             match commits.try_recv() {
-                Ok(commit) => dirty |= touches(&commit, node),
-                Err(TryRecvError::Lagged(_)) => dirty = true,
+                Ok(commit) => seen.take(&commit, node),
+                Err(TryRecvError::Lagged(_)) => seen = Seen::ALL,
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Closed) => return,
             }
         }
-        if !dirty {
+        if seen.standing {
+            let Some(now) = standing::of(&raft.store(), node) else {
+                permit.send(Err(removed(node)));
+                return;
+            };
+            if now != told {
+                told = now;
+                let message = Some(Message::Standing(told.clone()));
+                permit.send(Ok(ManagerMessage { message }));
+                let Ok(next) = outbound.reserve().await else { return };
+                permit = next;
+            }
+        }
+        if !seen.assignments {
             continue;
         }
         let next = Assignments::of(&raft.store(), node);
@@ -150,6 +175,18 @@ async fn send(
     }
 }
 
-fn touches(commit: &Commit, node: NodeId) -> bool {
-    commit.whole || commit.events.iter().any(|event| concerns(event, node))
+/// What may differ for a node.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    assignments: bool,
+    standing: bool,
+}
+
+impl Seen {
+    const ALL: Self = Self { assignments: true, standing: true };
+
+    fn take(&mut self, commit: &Commit, node: NodeId) {
+        self.assignments |= commit.whole || commit.events.iter().any(|e| concerns(e, node));
+        self.standing |= standing::may_differ(commit, node);
+    }
 }

@@ -4,20 +4,20 @@
 //! The log is kept back to the older of the two snapshots that stay, so that a newest one that
 //! can't be read loses nothing.
 
-use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use shoal_core::store::Store;
 
+use super::snapshot::{self, SnapshotFiles};
 use super::storage::Mark;
-use super::{Members, RaftError, snapshot};
+use super::{Members, RaftError};
 
 /// After a snapshot that could not be written.
 const RETRY: Duration = Duration::from_secs(10);
 
 pub(super) struct Snapshots {
-    dir: PathBuf,
+    files: SnapshotFiles,
     /// Applied entries between two.
     every: u64,
     newest: Mark,
@@ -32,8 +32,8 @@ struct Job {
 
 impl Snapshots {
     /// `newest` is the one that the store was read from.
-    pub(super) fn new(dir: PathBuf, every: u64, newest: Mark) -> Self {
-        Self { dir, every, newest, job: None, not_before: None }
+    pub(super) fn new(files: SnapshotFiles, every: u64, newest: Mark) -> Self {
+        Self { files, every, newest, job: None, not_before: None }
     }
 
     /// Begins one of the store as of `applied`, when it is due or somebody waits for it, and none
@@ -51,11 +51,11 @@ impl Snapshots {
         if !due || waiting || self.job.is_some() {
             return;
         }
-        let (dir, previous) = (self.dir.clone(), self.newest);
+        let (files, previous) = (self.files.clone(), self.newest);
         let (store, members) = (store.clone(), members.clone());
         let write = move || {
-            snapshot::write(&dir, applied, &snapshot::encode(&store, &members))?;
-            snapshot::keep_only(&dir, [previous, applied])
+            files.write(applied, &snapshot::encode(&store, &members))?;
+            files.keep_only([previous, applied])
         };
         match std::thread::Builder::new().name("raft-snapshot".to_owned()).spawn(write) {
             Ok(thread) => self.job = Some(Job { mark: applied, thread }),
@@ -76,9 +76,9 @@ impl Snapshots {
     /// Keeps one that came from the leader, in place of all others.
     pub(super) fn install(&mut self, mark: Mark, body: &[u8]) -> Result<(), RaftError> {
         self.wait();
-        snapshot::write(&self.dir, mark, body)?;
+        self.files.write(mark, body)?;
         self.newest = mark;
-        snapshot::keep_only(&self.dir, [mark, mark])
+        self.files.keep_only([mark, mark])
     }
 
     /// When one has been written since the last call: up to where the log may be cut.

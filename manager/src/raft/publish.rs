@@ -27,7 +27,7 @@ pub(super) struct Publisher {
 
 /// The readers' end; clones share it.
 #[derive(Clone)]
-pub(super) struct Published {
+pub struct Published {
     state: watch::Receiver<State>,
     /// Weak, so that the channel closes with its publisher.
     commits: broadcast::WeakSender<Commit>,
@@ -81,19 +81,27 @@ impl Drop for Publisher {
 }
 
 impl Published {
-    pub(super) fn store(&self) -> Store {
+    /// The store as of the newest entry applied.
+    #[must_use]
+    pub fn store(&self) -> Store {
         self.state.borrow().store.clone()
     }
 
-    pub(super) fn status(&self) -> Status {
+    /// Numbers for people.
+    #[must_use]
+    pub fn status(&self) -> Status {
         self.state.borrow().status
     }
 
-    pub(super) fn members(&self) -> Members {
+    /// Who is in the group.
+    #[must_use]
+    pub fn members(&self) -> Members {
         self.state.borrow().members.clone()
     }
 
-    pub(super) fn leadership(&self) -> Leadership {
+    /// Whether this member leads.
+    #[must_use]
+    pub fn leadership(&self) -> Leadership {
         self.state.borrow().leadership
     }
 
@@ -102,7 +110,14 @@ impl Published {
         state.wait_for(|state| done(state.leadership)).await.is_ok()
     }
 
-    pub(super) fn subscribe(&self) -> (Store, broadcast::Receiver<Commit>) {
+    pub(super) async fn store_until(&self, done: impl Fn(&Store) -> bool) -> bool {
+        let mut state = self.state.clone();
+        state.wait_for(|state| done(&state.store)).await.is_ok()
+    }
+
+    /// The store, and every commit after it, each once.
+    #[must_use]
+    pub fn subscribe(&self) -> (Store, broadcast::Receiver<Commit>) {
         let state = self.state.borrow();
         let receiver = match self.commits.upgrade() {
             Some(commits) => commits.subscribe(),

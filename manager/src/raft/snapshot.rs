@@ -1,5 +1,5 @@
-//! Snapshots of the store as files: `INDEX-TERM.snap`, a checksum and an encoded
-//! [`StoreSnapshot`]. Written beside, synced and renamed, so that a file that is there is whole.
+//! Snapshots of the store as files: `INDEX-TERM.snap`, a checksum and an
+//! encrypted [`StoreSnapshot`]. Written beside, synced and renamed, so that a file that is there is whole.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use shoal_core::store::Store;
 use shoal_proto::v1::StoreSnapshot;
 
 use super::storage::Mark;
-use super::{Members, RaftError};
+use super::{DataKey, Members, RaftError};
 
 /// The store with who was in the group, as it is kept and sent.
 pub(super) fn encode(store: &Store, members: &Members) -> Vec<u8> {
@@ -31,88 +31,112 @@ pub(super) fn decode(body: &[u8]) -> Result<(Store, Members), String> {
     Ok((store, members))
 }
 
+/// The folder that they are in, with what they are encrypted with.
+#[derive(Clone)]
+pub(super) struct SnapshotFiles {
+    dir: PathBuf,
+    key: DataKey,
+}
+
 /// Writes a store, encoded, as of `mark`.
-pub(super) fn write(dir: &Path, mark: Mark, body: &[u8]) -> Result<(), RaftError> {
-    let path = path(dir, mark);
-    let partial = path.with_extension("partial");
-    let written = File::create(&partial)
-        .and_then(|mut file| {
-            file.write_all(&crc32(body).to_le_bytes())?;
-            file.write_all(body)?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&partial, &path))
-        .and_then(|()| File::open(dir)?.sync_all());
-    if let Err(source) = written {
-        // What is left goes with the next snapshot; the write's error counts.
-        let _ = fs::remove_file(&partial);
-        return Err(RaftError::Io { path, source });
-    }
-    Ok(())
-}
-
-fn path(dir: &Path, mark: Mark) -> PathBuf {
-    dir.join(format!("{:020}-{:020}.snap", mark.index, mark.term))
-}
-
-/// The newest snapshot that is whole, as it is sent to others.
-pub(super) fn newest_body(dir: &Path) -> Option<(Mark, Vec<u8>)> {
-    let all = list(dir).ok()?;
-    all.into_iter().rev().find_map(|(mark, path)| Some((mark, body(&path).ok()?)))
-}
-
-/// Deletes all snapshots but these, damaged and half-written ones too. None may be being written.
-pub(super) fn keep_only(dir: &Path, kept: [Mark; 2]) -> Result<(), RaftError> {
-    let io_error = |path: &Path, source| RaftError::Io { path: path.to_owned(), source };
-    for file in fs::read_dir(dir).map_err(|source| io_error(dir, source))? {
-        let path = file.map_err(|source| io_error(dir, source))?.path();
-        let stale = match mark_of(&path) {
-            Some(mark) => !kept.contains(&mark),
-            None => path.extension().is_some_and(|extension| extension == "partial"),
-        };
-        if stale {
-            fs::remove_file(&path).map_err(|source| io_error(&path, source))?;
+impl SnapshotFiles {
+    /// The folder is made when it is missing.
+    pub(super) fn open(dir: PathBuf, key: &DataKey) -> Result<Self, RaftError> {
+        match fs::create_dir_all(&dir) {
+            Ok(()) => Ok(Self { dir, key: key.clone() }),
+            Err(source) => Err(RaftError::Io { path: dir, source }),
         }
     }
-    Ok(())
-}
 
-/// The newest snapshot that can be read; none in a new folder. When there are some and none can be
-/// read, it is the empty store before the first entry, which a log that was never cut begins with.
-pub(super) fn newest(dir: &Path) -> Result<Option<(Mark, Store, Members)>, RaftError> {
-    let io_error = |source| RaftError::Io { path: dir.to_owned(), source };
-    fs::create_dir_all(dir).map_err(io_error)?;
-    let mut found = None;
-    for (mark, path) in list(dir).map_err(io_error)?.into_iter().rev() {
-        match read(&path) {
-            Ok((store, members)) => return Ok(Some((mark, store, members))),
-            Err(error) => {
-                tracing::warn!(%error, "a snapshot can't be used; starting from what is before it");
-                found = Some(Default::default());
+    pub(super) fn write(&self, mark: Mark, body: &[u8]) -> Result<(), RaftError> {
+        let path = self.path(mark);
+        let sealed = self.key.seal(&place(mark), body);
+        let partial = path.with_extension("partial");
+        let written = File::create(&partial)
+            .and_then(|mut file| {
+                file.write_all(&crc32(&sealed).to_le_bytes())?;
+                file.write_all(&sealed)?;
+                file.sync_all()
+            })
+            .and_then(|()| fs::rename(&partial, &path))
+            .and_then(|()| File::open(&self.dir)?.sync_all());
+        if let Err(source) = written {
+            // What is left goes with the next snapshot; the write's error counts.
+            let _ = fs::remove_file(&partial);
+            return Err(RaftError::Io { path, source });
+        }
+        Ok(())
+    }
+
+    fn path(&self, mark: Mark) -> PathBuf {
+        self.dir.join(format!("{:020}-{:020}.snap", mark.index, mark.term))
+    }
+
+    /// The newest snapshot that is whole, as it is sent to others.
+    pub(super) fn newest_body(&self) -> Option<(Mark, Vec<u8>)> {
+        let all = list(&self.dir).ok()?;
+        all.into_iter().rev().find_map(|(mark, path)| Some((mark, self.body(mark, &path).ok()?)))
+    }
+
+    /// Deletes all snapshots but these, damaged and half-written ones too. None may be being written.
+    pub(super) fn keep_only(&self, kept: [Mark; 2]) -> Result<(), RaftError> {
+        let io_error = |path: &Path, source| RaftError::Io { path: path.to_owned(), source };
+        let dir = &self.dir;
+        for file in fs::read_dir(dir).map_err(|source| io_error(dir, source))? {
+            let path = file.map_err(|source| io_error(dir, source))?.path();
+            let stale = match mark_of(&path) {
+                Some(mark) => !kept.contains(&mark),
+                None => path.extension().is_some_and(|extension| extension == "partial"),
+            };
+            if stale {
+                fs::remove_file(&path).map_err(|source| io_error(&path, source))?;
             }
         }
+        Ok(())
     }
-    Ok(found)
+
+    /// The newest snapshot that can be read; none in a new folder. When there are some and none can be
+    /// read, it is the empty store before the first entry, which a log that was never cut begins with.
+    pub(super) fn newest(&self) -> Result<Option<(Mark, Store, Members)>, RaftError> {
+        let io_error = |source| RaftError::Io { path: self.dir.clone(), source };
+        let mut found = None;
+        for (mark, path) in list(&self.dir).map_err(io_error)?.into_iter().rev() {
+            match self.read(mark, &path) {
+                Ok((store, members)) => return Ok(Some((mark, store, members))),
+                Err(error) => {
+                    tracing::warn!(%error, "a snapshot can't be used; starting from what is before it");
+                    found = Some(Default::default());
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn read(&self, mark: Mark, path: &Path) -> Result<(Store, Members), RaftError> {
+        let corrupt = |what: String| RaftError::Corrupt { path: path.to_owned(), what };
+        decode(&self.body(mark, path)?).map_err(corrupt)
+    }
+
+    /// The encoded store in a file whose checksum fits.
+    fn body(&self, mark: Mark, path: &Path) -> Result<Vec<u8>, RaftError> {
+        let mut bytes =
+            fs::read(path).map_err(|source| RaftError::Io { path: path.to_owned(), source })?;
+        let corrupt =
+            |what: &str| RaftError::Corrupt { path: path.to_owned(), what: what.to_owned() };
+        if bytes.len() < 4 {
+            return Err(corrupt("it is cut off"));
+        }
+        let sealed = bytes.split_off(4);
+        if bytes != crc32(&sealed).to_le_bytes() {
+            return Err(corrupt("its checksum does not match"));
+        }
+        self.key.open(&place(mark), &sealed).map_err(|error| corrupt(&error.to_string()))
+    }
 }
 
-fn read(path: &Path) -> Result<(Store, Members), RaftError> {
-    let corrupt = |what: String| RaftError::Corrupt { path: path.to_owned(), what };
-    decode(&body(path)?).map_err(corrupt)
-}
-
-/// The encoded store in a file whose checksum fits.
-fn body(path: &Path) -> Result<Vec<u8>, RaftError> {
-    let mut bytes =
-        fs::read(path).map_err(|source| RaftError::Io { path: path.to_owned(), source })?;
-    let corrupt = |what: &str| RaftError::Corrupt { path: path.to_owned(), what: what.to_owned() };
-    if bytes.len() < 4 {
-        return Err(corrupt("it is cut off"));
-    }
-    let body = bytes.split_off(4);
-    if bytes != crc32(&body).to_le_bytes() {
-        return Err(corrupt("its checksum does not match"));
-    }
-    Ok(body)
+/// What a snapshot's ciphertext is bound to.
+fn place(mark: Mark) -> Vec<u8> {
+    [&b"snapshot"[..], &mark.encode()].concat()
 }
 
 /// All snapshots, the oldest first.

@@ -10,7 +10,8 @@ use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
 use raft_engine::{Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 
-use super::{Members, RaftError, check, snapshot};
+use super::snapshot::{self, SnapshotFiles};
+use super::{DataKey, Members, RaftError, check};
 
 /// `raft-engine` keeps many groups in one log; Shoal has one.
 const GROUP: u64 = 1;
@@ -20,7 +21,7 @@ const CONF_STATE: &[u8] = b"conf_state";
 const SNAPSHOT_MARK: &[u8] = b"snapshot_mark";
 
 /// An entry as the log keeps it. `raft-engine` takes messages of the `protobuf` crate, raft's own
-/// are of `prost`: the one is carried in the other, behind its index.
+/// are of `prost`: the one is carried in the other, encrypted, behind its index.
 struct Record;
 
 impl MessageExt for Record {
@@ -32,15 +33,18 @@ impl MessageExt for Record {
     }
 }
 
-fn record(entry: &Entry) -> BytesValue {
-    let mut value = entry.index.to_le_bytes().to_vec();
-    value.extend(entry.encode_to_vec());
+fn record(key: &DataKey, entry: &Entry) -> BytesValue {
+    let place = entry.index.to_le_bytes();
+    let mut value = place.to_vec();
+    value.extend(key.seal(&place, &entry.encode_to_vec()));
     BytesValue { value, ..BytesValue::default() }
 }
 
-fn entry(record: &BytesValue) -> Result<Entry, raft_engine::Error> {
-    let body = record.value.get(8..).unwrap_or_default();
-    Entry::decode(body).map_err(|error| raft_engine::Error::Corruption(error.to_string()))
+fn entry(key: &DataKey, record: &BytesValue) -> Result<Entry, raft_engine::Error> {
+    let corrupt = |what: String| raft_engine::Error::Corruption(what);
+    let (place, sealed) = record.value.split_at_checked(8).unwrap_or_default();
+    let body = key.open(place, sealed).map_err(|error| corrupt(error.to_string()))?;
+    Entry::decode(&*body).map_err(|error| corrupt(error.to_string()))
 }
 
 /// A snapshot from the leader is about to be put in the place of the log: up to which entry.
@@ -51,7 +55,8 @@ pub(super) struct LogStorage {
     engine: Engine,
     dir: PathBuf,
     /// Where the snapshots to send to others are.
-    snapshots: PathBuf,
+    snapshots: SnapshotFiles,
+    key: DataKey,
     /// A member needs a snapshot that there is not yet.
     lacks_snapshot: Cell<bool>,
     hard_state: HardState,
@@ -77,7 +82,7 @@ impl Members {
 }
 
 impl Mark {
-    fn encode(self) -> Vec<u8> {
+    pub(super) fn encode(self) -> Vec<u8> {
         [self.index.to_le_bytes(), self.term.to_le_bytes()].concat()
     }
 
@@ -93,10 +98,12 @@ impl Mark {
 impl LogStorage {
     /// Opens the log. `snapshot` is what the store was read from, with who was in the group then;
     /// without one, an empty folder becomes the log of a new group with that one voter, or without
-    /// a voter that of a member that knows nothing of its group yet.
+    /// a voter that of a member that knows nothing of its group yet. With both, it becomes that of a
+    /// group that begins with the snapshot.
     pub(super) fn open(
         dir: &Path,
-        snapshots: &Path,
+        snapshots: SnapshotFiles,
+        key: &DataKey,
         voter: Option<u64>,
         snapshot: Option<(Mark, Members)>,
     ) -> Result<Self, RaftError> {
@@ -115,11 +122,13 @@ impl LogStorage {
         let hard_state = read::<HardState>(&engine, dir, HARD_STATE)?;
         let conf_state = read::<ConfState>(&engine, dir, CONF_STATE)?;
         let mark = engine.get(GROUP, SNAPSHOT_MARK);
-        let is_new = snapshot.is_none() && conf_state.is_none() && engine.is_empty();
+        let is_empty = conf_state.is_none() && engine.is_empty();
+        let is_new = snapshot.is_none() && is_empty;
         let mut storage = Self {
             engine,
             dir: dir.to_owned(),
-            snapshots: snapshots.to_owned(),
+            snapshots,
+            key: key.clone(),
             lacks_snapshot: Cell::new(false),
             hard_state: hard_state.unwrap_or_default(),
             conf_state: conf_state.unwrap_or_default(),
@@ -139,6 +148,9 @@ impl LogStorage {
         }
         let (snapshot, members) = snapshot.unwrap_or_default();
         let installing = storage.engine.get(GROUP, INSTALLING).and_then(|mark| Mark::decode(&mark));
+        if is_empty && voter.is_some() {
+            storage.replace(snapshot, &members)?;
+        }
         if installing.is_some_and(|mark| mark == snapshot && mark.index > storage.mark.index) {
             // The snapshot was whole when this member went down, and the log not replaced yet.
             storage.replace(snapshot, &members)?;
@@ -250,7 +262,8 @@ impl LogStorage {
     ) -> Result<(), RaftError> {
         let hard_state = hard_state.unwrap_or(&self.hard_state).clone();
         let mut batch = LogBatch::with_capacity(entries.len() + 1);
-        let records: Vec<BytesValue> = entries.iter().map(record).collect();
+        let records: Vec<BytesValue> =
+            entries.iter().map(|entry| record(&self.key, entry)).collect();
         batch
             .add_entries::<Record>(GROUP, &records)
             .and_then(|()| batch.put(GROUP, HARD_STATE.to_vec(), hard_state.encode_to_vec()))
@@ -331,7 +344,11 @@ impl raft::Storage for LogStorage {
         self.engine
             .fetch_entries_to::<Record>(GROUP, low, high, max_size, &mut records)
             .map_err(other)?;
-        records.iter().map(entry).collect::<Result<_, _>>().map_err(other)
+        records
+            .iter()
+            .map(|record| entry(&self.key, record))
+            .collect::<Result<_, _>>()
+            .map_err(other)
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
@@ -342,7 +359,7 @@ impl raft::Storage for LogStorage {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
         match self.engine.get_entry::<Record>(GROUP, index).map_err(other)? {
-            Some(record) => Ok(entry(&record).map_err(other)?.term),
+            Some(record) => Ok(entry(&self.key, &record).map_err(other)?.term),
             None => Err(raft::Error::Store(StorageError::Unavailable)),
         }
     }
@@ -361,7 +378,7 @@ impl raft::Storage for LogStorage {
             self.lacks_snapshot.set(true);
             raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable)
         };
-        let (mark, body) = snapshot::newest_body(&self.snapshots).ok_or_else(unavailable)?;
+        let (mark, body) = self.snapshots.newest_body().ok_or_else(unavailable)?;
         let members = snapshot::decode(&body).map(|(_, members)| members);
         let members = members.map_err(|_| unavailable())?;
         // A member takes no snapshot of a group that it is not in.

@@ -38,7 +38,8 @@ impl Scratch {
     }
 
     fn config(&self) -> RaftConfig {
-        RaftConfig { tick: Duration::from_millis(10), ..RaftConfig::new(self.0.clone()) }
+        let key = DataKey::from_bytes([7; 32]);
+        RaftConfig { tick: Duration::from_millis(10), ..RaftConfig::new(self.0.clone(), key) }
     }
 
     /// The files of the folder with that ending, by name.
@@ -95,20 +96,21 @@ fn stacks(store: &Store) -> Vec<u64> {
 
 /// The raft thread's work on these proposals, which are all there when it first looks.
 fn in_one_batch(scratch: &Scratch, proposals: Vec<Vec<Change>>) -> Batch {
-    let (commands, inbox) = channel();
-    let (driver, published) = Driver::open(scratch.config(), inbox, Box::new(drop)).unwrap();
+    let (orders, inbox) = channel();
+    let random = Box::new(random::bits);
+    let (member, published) = Member::open(scratch.config(), Box::new(drop), random).unwrap();
     let writes = published.status().log_writes;
     let answers: Vec<_> = proposals
         .into_iter()
         .map(|changes| {
             let (reply, answer) = oneshot::channel();
-            commands.send(Command::Propose { changes, reply }).unwrap();
+            orders.send(Order::Do(Command::Propose { changes, reply })).unwrap();
             answer
         })
         .collect();
     let (reply, _done) = oneshot::channel();
-    commands.send(Command::Shutdown { reply }).unwrap();
-    driver.run();
+    orders.send(Order::Shutdown { reply }).unwrap();
+    Driver::new(scratch.config().tick, member, inbox).run();
     Batch {
         results: answers.into_iter().map(|answer| answer.blocking_recv().unwrap()).collect(),
         log_writes: published.status().log_writes - writes,
@@ -239,6 +241,6 @@ async fn nothing_goes_on_after_a_shutdown() {
 
 #[test]
 fn two_runs_never_number_proposals_alike() {
-    let runs: BTreeSet<u64> = (0..3).map(|_| Waiting::new().id() >> 32).collect();
+    let runs: BTreeSet<u64> = (0..3).map(|_| Waiting::new(random::bits()).id() >> 32).collect();
     assert_eq!(runs.len(), 3);
 }

@@ -7,13 +7,17 @@ use shoal_core::store::Store;
 use tokio::sync::oneshot;
 
 use super::{Commit, Members, ProposeError};
-use crate::random;
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, ProposeError>>;
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, ProposeError>>;
 
 pub(super) struct Waiting {
     proposals: BTreeMap<u64, Reply<Commit>>,
     changes: BTreeMap<u64, Reply<Members>>,
+    /// Reads that raft has not been asked about yet.
+    parked: Vec<Reply<Store>>,
+    /// Whom raft has asked.
+    pub(super) leader_for_reads: u64,
     reads: BTreeMap<u64, Reply<Store>>,
     /// Reads whose index is known and not applied yet.
     barriers: Vec<(u64, Reply<Store>)>,
@@ -21,14 +25,16 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(random: u128) -> Self {
         Self {
             proposals: BTreeMap::new(),
             changes: BTreeMap::new(),
+            parked: Vec::new(),
+            leader_for_reads: 0,
             reads: BTreeMap::new(),
             barriers: Vec::new(),
             // An entry of an earlier run that commits in this one answers nobody.
-            last_id: u64::from((random::bits() >> 96) as u32) << 32,
+            last_id: u64::from((random >> 96) as u32) << 32,
         }
     }
 
@@ -54,11 +60,28 @@ impl Waiting {
         self.changes.remove(&id)
     }
 
-    /// Returns the context to ask raft's ReadIndex with.
-    pub(super) fn add_read(&mut self, reply: Reply<Store>) -> Vec<u8> {
+    pub(super) fn park_read(&mut self, reply: Reply<Store>) {
+        self.parked.push(reply);
+    }
+
+    /// Raft is to be asked again about the reads that it has not answered.
+    pub(super) fn park_all_reads(&mut self) {
+        self.parked.extend(mem::take(&mut self.reads).into_values());
+    }
+
+    /// The context to ask raft's ReadIndex with for the next read, if there is one.
+    pub(super) fn begin_read(&mut self) -> Option<Vec<u8>> {
+        let reply = self.parked.pop()?;
         let id = self.id();
         self.reads.insert(id, reply);
-        id.to_le_bytes().to_vec()
+        Some(id.to_le_bytes().to_vec())
+    }
+
+    /// Raft's question or answer may have been lost on its way; who has waited for long enough has
+    /// gone and asks again.
+    pub(super) fn forget_the_gone(&mut self) {
+        self.parked.retain(|reply| !reply.is_closed());
+        self.reads.retain(|_, reply| !reply.is_closed());
     }
 
     /// Raft's answer to a ReadIndex: the read waits until that is applied.
@@ -88,7 +111,7 @@ impl Waiting {
         }
         let reads = mem::take(&mut self.reads).into_values();
         let barriers = mem::take(&mut self.barriers).into_iter().map(|(_, reply)| reply);
-        for reply in reads.chain(barriers) {
+        for reply in reads.chain(barriers).chain(mem::take(&mut self.parked)) {
             answer(reply, Err(error.clone()));
         }
     }

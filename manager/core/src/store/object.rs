@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use shoal_proto::v1::{
-    ClusterState, NodeDescription, NodeSpec, NodeStatus, PortSpec, ServiceSpec, StackSpec, TaskSpec, TaskState,
-    TaskStatus,
+    ClusterState, NodeDescription, NodeSpec, NodeStatus, PortSpec, ServiceSpec, StackSpec,
+    TaskSpec, TaskState, TaskStatus,
 };
 use shoal_proto::{NetworkId, NodeId, ServiceId, StackId, TaskId, Timestamp};
 

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::super::snapshot;
+use super::super::snapshot::SnapshotFiles;
 use super::super::storage::LogStorage;
 use super::*;
 
@@ -107,10 +107,13 @@ async fn damage_before_whole_records_is_reported() {
 #[tokio::test]
 async fn a_cut_log_and_its_snapshot_make_the_same_store() {
     let (scratch, store) = compacted().await;
-    let newest = snapshot::newest(&scratch.0.join("snapshots")).unwrap().unwrap().0;
+    let key = scratch.config().key;
+    let snapshots = SnapshotFiles::open(scratch.0.join("snapshots"), &key).unwrap();
+    let newest = snapshots.newest().unwrap().unwrap().0;
     let log = LogStorage::open(
         &scratch.0.join("log"),
-        &scratch.0.join("snapshots"),
+        snapshots,
+        &key,
         Some(1),
         Some((newest, Members::default())),
     )
@@ -147,4 +150,17 @@ async fn a_snapshot_without_its_log_begins_no_new_group() {
     let (scratch, _) = compacted().await;
     fs::remove_dir_all(scratch.0.join("log")).unwrap();
     assert!(matches!(refusal(&scratch).await, RaftError::Corrupt { .. }));
+}
+
+#[tokio::test]
+async fn nothing_can_be_read_of_the_files_and_another_key_opens_none() {
+    let (scratch, _) = compacted().await;
+    let files = [scratch.files("log", "raftlog"), scratch.files("snapshots", "snap")].concat();
+    for file in files {
+        let bytes = fs::read(&file).unwrap();
+        assert!(!bytes.windows(6).any(|part| part == b"stack-"), "{}", file.display());
+    }
+    let mut config = often(&scratch);
+    config.key = DataKey::generate();
+    assert!(start(config, Box::new(drop)).await.is_err());
 }

@@ -1,7 +1,7 @@
 //! From a host to a node of a cluster that is there: a certificate for a token, and later for the
 //! old certificate.
 
-use std::path::{Path, PathBuf};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,88 +12,45 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use shoal_manager::ca::{JoinToken, NodeCertificate, NodeKey, manager_client};
+use shoal_manager::keys;
+use shoal_proto::PROTOCOL;
 use shoal_proto::time::timestamp;
 use shoal_proto::v1::node_ca_client::NodeCaClient;
-use shoal_proto::v1::{GetRootRequest, IssueCertificateRequest, IssueCertificateResponse};
+use shoal_proto::v1::{GetRootRequest, IssueCertificateRequest, NodeRole};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Uri};
 
-use crate::identity::{Identity, random_bits};
-use crate::session::Managers;
+use super::NodeFolder;
+use crate::config::Config;
+use crate::host;
+use crate::identity::Identity;
 
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Before the next try to renew a certificate.
-const RETRY: Duration = Duration::from_secs(60);
-
-/// What a node that has joined knows of its cluster.
-pub(crate) struct Membership {
-    pub(crate) identity: Identity,
-    pub(crate) certificate: NodeCertificate,
-    /// Where managers listen.
-    pub(crate) managers: Vec<String>,
-}
-
-/// The folder of what a node keeps of its membership.
-fn folder(data_dir: &Path) -> PathBuf {
-    data_dir.join("node")
-}
-
-fn managers_file(data_dir: &Path) -> PathBuf {
-    folder(data_dir).join("managers")
-}
-
-/// What an earlier start has joined; none on a host that has not.
-pub(crate) fn load(data_dir: &Path) -> anyhow::Result<Option<Membership>> {
-    // Written last: a join that was cut off has not happened.
-    if !Identity::exists(data_dir) {
-        return Ok(None);
-    }
-    let file = managers_file(data_dir);
-    let managers = match std::fs::read_to_string(&file) {
-        Ok(text) => text.lines().map(str::to_owned).collect(),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("can't read {}", file.display())),
-    };
-    let identity = Identity::load(data_dir)?;
-    let certificate = NodeCertificate::load(&folder(data_dir), &identity.cluster)?
-        .with_context(|| format!("{} holds no certificate", folder(data_dir).display()))?;
-    Ok(Some(Membership { identity, certificate, managers }))
-}
 
 /// Asks the managers, one after the other, until one takes this host.
-pub(crate) async fn join(
-    data_dir: &Path,
-    name: &str,
+pub(super) async fn join(
+    config: &Config,
+    folder: &NodeFolder,
     addresses: &[String],
     token: &str,
-) -> anyhow::Result<Membership> {
-    if Identity::exists(data_dir) {
-        bail!(
-            "{} belongs to a cluster of its own already; to join another, give a --data-dir that \
-             is empty",
-            data_dir.display()
-        );
-    }
+) -> anyhow::Result<Identity> {
     let token: JoinToken = token.parse()?;
+    let name = config.name.clone().unwrap_or_else(host::name);
     let mut refusals = Vec::new();
     for address in addresses {
-        match ask(address, name, &token).await {
-            Ok((answer, key)) => {
-                let certificate =
-                    key.certified(&answer.certificate_pem, &answer.root_pem, &answer.cluster_id)?;
+        match ask(address, &name, &token).await {
+            Ok(issued) => {
                 let identity = Identity {
-                    node: answer.node_id.parse().context("the manager names no node")?,
-                    cluster: answer.cluster_id,
+                    node: issued.certificate.identity().node,
+                    cluster: issued.certificate.identity().cluster.clone(),
                 };
-                certificate.store(&folder(data_dir))?;
-                let file = managers_file(data_dir);
-                std::fs::write(&file, addresses.join("\n") + "\n")
-                    .with_context(|| format!("can't write {}", file.display()))?;
-                identity.save(data_dir)?;
+                issued.keep(folder)?;
+                folder.keep_managers(addresses)?;
+                // Last: a join that was cut off has not happened.
+                identity.save(&config.data_dir)?;
                 tracing::info!(node.id = %identity.node, cluster = identity.cluster, "joined");
-                let managers = addresses.to_vec();
-                return Ok(Membership { identity, certificate, managers });
+                return Ok(identity);
             }
             Err(error) => refusals.push(format!("{address}: {error:#}")),
         }
@@ -101,11 +58,27 @@ pub(crate) async fn join(
     bail!("can't join the cluster: {}", refusals.join("; "))
 }
 
-async fn ask(
-    address: &str,
-    name: &str,
-    token: &JoinToken,
-) -> anyhow::Result<(IssueCertificateResponse, NodeKey)> {
+/// A certificate as a manager has issued it.
+pub(super) struct Issued {
+    pub(super) certificate: NodeCertificate,
+    /// A manager's number.
+    pub(super) raft_id: Option<NonZeroU64>,
+}
+
+impl Issued {
+    /// Writes it, and what goes with its role: what is left of another one goes.
+    pub(super) fn keep(&self, folder: &NodeFolder) -> anyhow::Result<()> {
+        let Some(raft_id) = self.raft_id else {
+            self.certificate.store(folder.path(), None)?;
+            return folder.leave_managers();
+        };
+        folder.become_manager(raft_id)?;
+        let key = keys::load_or_create(folder.path(), None)?;
+        Ok(self.certificate.store(folder.path(), Some(&key))?)
+    }
+}
+
+async fn ask(address: &str, name: &str, token: &JoinToken) -> anyhow::Result<Issued> {
     // The root is not known yet: whatever is shown is taken, and nothing is said to it.
     let stranger = connect_to_anyone(address).await?;
     let root = NodeCaClient::new(stranger).get_root(GetRootRequest {}).await.map_err(words)?;
@@ -113,17 +86,43 @@ async fn ask(
     token.check_root(&root)?;
     // From here on only whoever has a certificate of that root is talked to.
     let channel = connect(address, manager_client(&root)).await?;
+    let issued = request(channel, &token.to_string(), name, None).await?;
+    token.check_root(issued.certificate.roots_pem())?;
+    Ok(issued)
+}
+
+/// `cluster` is the one that it has to be of, when that is known.
+async fn request(
+    channel: Channel,
+    token: &str,
+    name: &str,
+    cluster: Option<&str>,
+) -> anyhow::Result<Issued> {
     let key = NodeKey::generate()?;
     let request = IssueCertificateRequest {
-        token: token.to_string(),
+        token: token.to_owned(),
         csr_pem: key.request_pem().to_owned(),
         node_name: name.to_owned(),
         now: Some(timestamp(SystemTime::now())),
+        protocol: PROTOCOL,
     };
     let answer = NodeCaClient::new(channel).issue_certificate(request).await.map_err(words)?;
     let answer = answer.into_inner();
-    token.check_root(&answer.root_pem)?;
-    Ok((answer, key))
+    let cluster = cluster.unwrap_or(&answer.cluster_id);
+    let certificate = key.certified(&answer.certificate_pem, &answer.root_pem, cluster)?;
+    let raft_id = match certificate.identity().role {
+        NodeRole::Worker => None,
+        NodeRole::Manager => {
+            Some(NonZeroU64::new(answer.raft_id).context("the manager gives no number")?)
+        }
+    };
+    Ok(Issued { certificate, raft_id })
+}
+
+/// A new certificate for the old one.
+pub(super) async fn renew(address: &str, certificate: &NodeCertificate) -> anyhow::Result<Issued> {
+    let channel = connect(address, certificate.client_config()).await?;
+    request(channel, "", "", Some(&certificate.identity().cluster)).await
 }
 
 /// Without gRPC's code before them.
@@ -213,65 +212,4 @@ impl ServerCertVerifier for Anyone {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
     }
-}
-
-/// Renews the certificate in good time, again and again; sessions that begin afterwards show the
-/// new one.
-pub(crate) async fn keep_certificate(
-    data_dir: &Path,
-    mut certificate: NodeCertificate,
-    managers: &Managers,
-) {
-    loop {
-        let jitter = random_bits().map_or(0, |bits| bits as u32);
-        let wait = certificate.renew_at(jitter).duration_since(SystemTime::now());
-        tokio::time::sleep(wait.unwrap_or_default()).await;
-        match renew(data_dir, &certificate, managers).await {
-            Ok(renewed) => {
-                tracing::info!("certificate renewed");
-                managers.set_tls(renewed.client_config());
-                certificate = renewed;
-            }
-            Err(error) => {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    "the certificate can't be renewed yet"
-                );
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    }
-}
-
-async fn renew(
-    data_dir: &Path,
-    certificate: &NodeCertificate,
-    managers: &Managers,
-) -> anyhow::Result<NodeCertificate> {
-    let mut last = None;
-    for address in managers.addresses() {
-        match renew_at(address, certificate).await {
-            Ok(renewed) => {
-                renewed.store(&folder(data_dir))?;
-                return Ok(renewed);
-            }
-            Err(error) => last = Some(error.context(address.clone())),
-        }
-    }
-    Err(last.unwrap_or_else(|| anyhow::anyhow!("no manager is known")))
-}
-
-async fn renew_at(address: &str, certificate: &NodeCertificate) -> anyhow::Result<NodeCertificate> {
-    let channel = connect(address, certificate.client_config()).await?;
-    let key = NodeKey::generate()?;
-    let request = IssueCertificateRequest {
-        token: String::new(),
-        csr_pem: key.request_pem().to_owned(),
-        node_name: String::new(),
-        now: Some(timestamp(SystemTime::now())),
-    };
-    let answer = NodeCaClient::new(channel).issue_certificate(request).await.map_err(words)?;
-    let answer = answer.into_inner();
-    let cluster = &certificate.identity().cluster;
-    Ok(key.certified(&answer.certificate_pem, &answer.root_pem, cluster)?)
 }

@@ -1,0 +1,133 @@
+//! Keeps a node's certificate good and its part in the cluster as the managers want it: renews in
+//! good time, takes new roots, becomes a manager or a worker.
+
+use std::time::{Duration, SystemTime};
+
+use shoal_manager::ca::{Credentials, NodeCertificate};
+use shoal_proto::v1::{NodeRole, Standing};
+use tokio::sync::watch;
+
+use super::NodeFolder;
+use super::join::{self, Issued};
+use crate::identity::random_bits;
+use crate::seat::Seat;
+use crate::session::Managers;
+
+/// Before the next try of a renewal that is due.
+const RETRY: Duration = Duration::from_secs(60);
+/// Before the next try of what managers wait for.
+const SOON: Duration = Duration::from_secs(1);
+/// All nodes hear of a new root at once: each waits for a part of this.
+const SPREAD: Duration = Duration::from_secs(2);
+
+/// What it works with.
+pub(crate) struct Keeper<'a> {
+    pub(crate) folder: NodeFolder,
+    pub(crate) credentials: Credentials,
+    pub(crate) managers: &'a Managers,
+    pub(crate) seat: &'a Seat,
+}
+
+/// Why there has to be another certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reason {
+    Age,
+    Roots,
+    Role,
+}
+
+impl Keeper<'_> {
+    /// Never ends.
+    pub(crate) async fn run(mut self) {
+        let mut standing = self.managers.standing();
+        loop {
+            let certificate = self.credentials.current();
+            let said = standing.borrow_and_update().clone();
+            let reason = said.as_ref().and_then(|said| self.differs(&certificate, said));
+            match reason {
+                Some(Reason::Roots) => tokio::time::sleep(SPREAD.mul_f64(jitter())).await,
+                Some(Reason::Role | Reason::Age) => {}
+                None => {
+                    self.wait(&certificate, &mut standing).await;
+                    if SystemTime::now() < certificate.renew_at(0) {
+                        continue;
+                    }
+                }
+            }
+            let reason = reason.unwrap_or(Reason::Age);
+            if let Err(error) = self.renew(&certificate).await {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    ?reason,
+                    "the certificate can't be renewed yet"
+                );
+                tokio::time::sleep(if reason == Reason::Age { RETRY } else { SOON }).await;
+            }
+        }
+    }
+
+    fn differs(&self, certificate: &NodeCertificate, said: &Standing) -> Option<Reason> {
+        let identity = certificate.identity();
+        let number = self.seat.raft_id().map_or(0, |id| id.get());
+        let is_other_manager = said.role() == NodeRole::Manager && said.raft_id != number;
+        if said.role() != identity.role || is_other_manager {
+            return Some(Reason::Role);
+        }
+        (said.trusted_roots != certificate.trusted_roots()).then_some(Reason::Roots)
+    }
+
+    /// Until the certificate has to be renewed, or the managers say something else.
+    async fn wait(
+        &self,
+        certificate: &NodeCertificate,
+        standing: &mut watch::Receiver<Option<Standing>>,
+    ) {
+        let place = (jitter() * f64::from(u32::MAX)) as u32;
+        let due = certificate.renew_at(place).duration_since(SystemTime::now());
+        tokio::select! {
+            () = tokio::time::sleep(due.unwrap_or_default()) => {}
+            // The sender lives as long as the managers' addresses.
+            _ = standing.changed() => {}
+        }
+    }
+
+    async fn renew(&mut self, certificate: &NodeCertificate) -> anyhow::Result<()> {
+        let mut last = None;
+        for address in self.managers.addresses() {
+            match join::renew(&address, certificate).await {
+                Ok(issued) => return self.take(issued).await,
+                Err(error) => last = Some(error.context(address)),
+            }
+        }
+        Err(last.unwrap_or_else(|| anyhow::anyhow!("no manager is known")))
+    }
+
+    async fn take(&mut self, issued: Issued) -> anyhow::Result<()> {
+        let role = issued.certificate.identity().role;
+        match (self.seat.raft_id(), issued.raft_id) {
+            (old, new) if old == new => {
+                issued.certificate.store(self.folder.path(), self.seat.data_key().as_ref())?;
+                tracing::info!("certificate renewed");
+                self.credentials.replace(issued.certificate);
+            }
+            (old, new) => {
+                if old.is_some() {
+                    self.seat.leave().await;
+                }
+                issued.keep(&self.folder)?;
+                tracing::info!(%role, "this node is a {role} from now on");
+                self.credentials.replace(issued.certificate);
+                if new.is_some() {
+                    self.seat.take(&self.folder, &self.credentials).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// From 0 to 1.
+fn jitter() -> f64 {
+    let bits = random_bits().map_or(0, |bits| bits as u32);
+    f64::from(bits) / f64::from(u32::MAX)
+}
