@@ -57,7 +57,7 @@ pub(crate) async fn establish(config: &Config, address: &str) -> anyhow::Result<
             return found::restore(config, &folder, file);
         }
         if let Some((addresses, token)) = &config.join {
-            return join::join(config, &folder, addresses, token).await;
+            return join::join(config, &folder, addresses, token, address).await;
         }
     } else if config.restore.is_some() && !folder.restore_file().exists() {
         bail!(

@@ -4,7 +4,7 @@
 mod logs;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use shoal_manager::ca::Credentials;
@@ -196,7 +196,7 @@ async fn hold(
         tokio::select! {
             _ = heartbeat.tick() => {
                 number += 1;
-                node.lease.sent(number);
+                node.lease.sent(number, Instant::now());
                 let beat = Heartbeat { number };
                 outbound.send(wrap(agent_message::Message::Heartbeat(beat))).await?;
             }

@@ -58,7 +58,8 @@ impl NodeCa {
     }
 
     /// A node of that name, known to the store from here on.
-    async fn admit(&self, token: &str, name: &str) -> Result<(Node, Store), Status> {
+    async fn admit(&self, request: &IssueCertificateRequest) -> Result<(Node, Store), Status> {
+        let IssueCertificateRequest { token, node_name: name, address, .. } = request;
         let token: JoinToken =
             token.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
         loop {
@@ -74,7 +75,7 @@ impl NodeCa {
             let mut random = random::bits;
             let mut context = Context { now: SystemTime::now(), random: &mut random };
             let id = NodeId::from_bits(context.bits());
-            let mut spec = NodeSpec { name: name.to_owned(), ..NodeSpec::default() };
+            let mut spec = NodeSpec { name: name.clone(), ..NodeSpec::default() };
             spec.set_role(role);
             let number = match role {
                 NodeRole::Worker => None,
@@ -84,7 +85,7 @@ impl NodeCa {
                     Some(raft_id(context.bits()))
                 }
             };
-            let node = joined(id, spec, number, "");
+            let node = joined(id, spec, number, address);
             let mut changes = Changes::default();
             changes.create(&context, node.clone());
             match self.raft.propose(changes.into_vec()).await {
@@ -213,7 +214,7 @@ impl node_ca_server::NodeCa for NodeCa {
             ("", None) => {
                 return Err(Status::unauthenticated("a node that renews shows its certificate"));
             }
-            (token, _) if self.raft.is_leader() => self.admit(token, &request.node_name).await?,
+            _ if self.raft.is_leader() => self.admit(&request).await?,
             _ => return self.ask_leader(request).await,
         };
         let state = &store.cluster().ok_or_else(not_founded)?.state;

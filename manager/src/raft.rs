@@ -43,7 +43,7 @@ pub struct RaftConfig {
     pub tick: Duration,
     /// Ticks between a leader's heartbeats.
     pub heartbeat_ticks: usize,
-    /// Ticks without a leader before an election, at the least; twice that at the most.
+    /// Ticks without a leader before an election, at the least; half as many again at the most.
     pub election_ticks: usize,
     /// Applied entries between two snapshots. The last two are kept, and the log from the older
     /// one on.
@@ -62,7 +62,7 @@ pub enum Begin {
     /// One that a group that is there takes in: it waits until it is told of everything.
     Join,
     /// The first of a new group that begins with this store.
-    Restore(Store),
+    Restore(Box<Store>),
     /// Whatever the folder holds: this member goes on alone with all that it knows, committed or
     /// not. To be used when most of the group are lost for good.
     Alone,
@@ -104,17 +104,17 @@ pub struct Outgoing {
 pub type Outbox = Box<dyn FnMut(Outgoing) + Send>;
 
 impl RaftConfig {
-    /// Ticks of 100 ms, heartbeats each 200 ms, elections after one to two seconds, a snapshot
-    /// each 10,000 entries.
+    /// Ticks of 50 ms, heartbeats each 200 ms, elections after 1 to 1.5 s, a snapshot each 10,000
+    /// entries.
     #[must_use]
     pub fn new(dir: PathBuf, key: DataKey) -> Self {
         Self {
             dir,
             key,
             raft_id: 1,
-            tick: Duration::from_millis(100),
-            heartbeat_ticks: 2,
-            election_ticks: 10,
+            tick: Duration::from_millis(50),
+            heartbeat_ticks: 4,
+            election_ticks: 20,
             snapshot_every: 10_000,
             begin: Begin::Found,
         }

@@ -276,7 +276,7 @@ impl Drop for Agent {
         for container in self.ctl(&["ps", "-aq", "--no-trunc"]).stdout.lines() {
             let _ = self.ctl(&["rm", "-f", container]);
         }
-        for stack in self.ctl(&["stack", "ls", "-q"]).stdout.lines() {
+        for stack in self.ctl(&["--stale", "stack", "ls", "-q"]).stdout.lines() {
             let _ = self.ctl(&["stack", "rm", stack]);
         }
         self.end("-TERM");

@@ -5,11 +5,13 @@
 
 mod agent;
 mod host;
+mod managers;
 mod registry;
 mod wait;
 
 pub use agent::{Agent, Output};
 pub use host::{Host, Switch};
+pub use managers::{Listed, Managers};
 pub use registry::Registry;
 pub use wait::until;
 

@@ -95,7 +95,7 @@ pub(super) fn pending(
         let backup = Backup::open(&bytes, config.unlock_key.as_ref())
             .with_context(|| format!("can't restore {}", file.display()))?;
         let founding = Founding { founder, ca: None, alone: true };
-        return Ok(Some((Begin::Restore(backup.store), founding)));
+        return Ok(Some((Begin::Restore(Box::new(backup.store)), founding)));
     }
     if folder.ca_dir().exists() {
         let now = SystemTime::now();

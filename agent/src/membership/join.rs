@@ -34,12 +34,13 @@ pub(super) async fn join(
     folder: &NodeFolder,
     addresses: &[String],
     token: &str,
+    own_address: &str,
 ) -> anyhow::Result<Identity> {
     let token: JoinToken = token.parse()?;
     let name = config.name.clone().unwrap_or_else(host::name);
     let mut refusals = Vec::new();
     for address in addresses {
-        match ask(address, &name, &token).await {
+        match ask(address, &name, own_address, &token).await {
             Ok(issued) => {
                 let identity = Identity {
                     node: issued.certificate.identity().node,
@@ -78,7 +79,12 @@ impl Issued {
     }
 }
 
-async fn ask(address: &str, name: &str, token: &JoinToken) -> anyhow::Result<Issued> {
+async fn ask(
+    address: &str,
+    name: &str,
+    own_address: &str,
+    token: &JoinToken,
+) -> anyhow::Result<Issued> {
     // The root is not known yet: whatever is shown is taken, and nothing is said to it.
     let stranger = connect_to_anyone(address).await?;
     let root = NodeCaClient::new(stranger).get_root(GetRootRequest {}).await.map_err(words)?;
@@ -86,7 +92,7 @@ async fn ask(address: &str, name: &str, token: &JoinToken) -> anyhow::Result<Iss
     token.check_root(&root)?;
     // From here on only whoever has a certificate of that root is talked to.
     let channel = connect(address, manager_client(&root)).await?;
-    let issued = request(channel, &token.to_string(), name, None).await?;
+    let issued = request(channel, &token.to_string(), name, own_address, None).await?;
     token.check_root(issued.certificate.roots_pem())?;
     Ok(issued)
 }
@@ -96,6 +102,7 @@ async fn request(
     channel: Channel,
     token: &str,
     name: &str,
+    address: &str,
     cluster: Option<&str>,
 ) -> anyhow::Result<Issued> {
     let key = NodeKey::generate()?;
@@ -105,6 +112,7 @@ async fn request(
         node_name: name.to_owned(),
         now: Some(timestamp(SystemTime::now())),
         protocol: PROTOCOL,
+        address: address.to_owned(),
     };
     let answer = NodeCaClient::new(channel).issue_certificate(request).await.map_err(words)?;
     let answer = answer.into_inner();
@@ -122,7 +130,7 @@ async fn request(
 /// A new certificate for the old one.
 pub(super) async fn renew(address: &str, certificate: &NodeCertificate) -> anyhow::Result<Issued> {
     let channel = connect(address, certificate.client_config()).await?;
-    request(channel, "", "", Some(&certificate.identity().cluster)).await
+    request(channel, "", "", "", Some(&certificate.identity().cluster)).await
 }
 
 /// Without gRPC's code before them.

@@ -48,7 +48,7 @@ impl Settings {
     /// Those of the cluster.
     #[must_use]
     pub fn of(store: &Store) -> Self {
-        let spec = store.cluster().and_then(|cluster| cluster.state.spec.clone());
+        let spec = store.cluster().and_then(|cluster| cluster.state.spec);
         let spec = spec.unwrap_or_default();
         let or = |set: &Option<shoal_proto::ProtoDuration>, default| {
             set.as_ref().map_or(default, std_duration)

@@ -201,7 +201,8 @@ impl Member {
     fn draw_election_timeout(&mut self) {
         if self.node.raft.randomized_election_timeout() != self.election_timeout {
             let least = self.config.election_ticks;
-            let drawn = least + ((self.random)() % least as u128) as usize;
+            let spread = (least / 2).max(1) as u128;
+            let drawn = least + ((self.random)() % spread) as usize;
             self.node.raft.set_randomized_election_timeout(drawn);
             self.election_timeout = drawn;
         }
@@ -281,7 +282,9 @@ impl Member {
             return Err(self.not_leader());
         }
         let all = self.node.raft.prs().iter();
-        let caught_up = all.filter(|(_, member)| member.matched + CAUGHT_UP >= self.applied.index);
+        // One that has nothing yet may not be there at all.
+        let has_most = |matched: u64| matched > 0 && matched + CAUGHT_UP >= self.applied.index;
+        let caught_up = all.filter(|(_, member)| has_most(member.matched));
         Ok(caught_up.map(|(id, _)| *id).collect())
     }
 

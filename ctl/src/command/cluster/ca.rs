@@ -58,11 +58,19 @@ pub(super) async fn run(client: &mut Client, command: Ca) -> anyhow::Result<()> 
     let request =
         RotateCaRequest { cert_pem: read(&rotate.ca_cert)?, key_pem: read(&rotate.ca_key)? };
     let root = client.control.rotate_ca(request).await?.into_inner().root_pem;
+    if !rotate.detach {
+        wait(client).await?;
+    }
+    output::line(root.trim())
+}
+
+/// Until the rotation is done, with a word each time that it waits for other nodes.
+async fn wait(client: &mut Client) -> anyhow::Result<()> {
     let mut told = String::new();
-    while !rotate.detach {
+    loop {
         let cluster = cluster(client).await?;
         if cluster.next_root_pem.is_empty() {
-            break;
+            return Ok(());
         }
         let now = progress(&cluster);
         if now != told {
@@ -71,7 +79,6 @@ pub(super) async fn run(client: &mut Client, command: Ca) -> anyhow::Result<()> 
         }
         tokio::time::sleep(LOOK).await;
     }
-    output::line(root.trim())
 }
 
 fn progress(cluster: &GetClusterResponse) -> String {

@@ -373,11 +373,11 @@ async fn a_group_begins_with_what_another_one_had() {
     }
     let store = group.members[&1].store();
     let mut restored = Group::empty(1000);
-    restored.open(1, Begin::Restore(store.clone())).await;
+    restored.open(1, Begin::Restore(Box::new(store.clone()))).await;
     restored.write(5).await;
     // What came after is not lost when it begins so once more.
     restored.crash(1).await;
-    restored.open(1, Begin::Restore(store)).await;
+    restored.open(1, Begin::Restore(Box::new(store))).await;
     restored.write(6).await;
     restored.take_in(2).await;
     restored.until_all_have(&[0, 1, 2, 3, 4, 5, 6]).await;
