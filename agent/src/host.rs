@@ -36,6 +36,7 @@ pub(crate) fn describe() -> NodeDescription {
         kernel_version: line("/proc/sys/kernel/osrelease"),
         operating_system: operating_system(),
         host_routes: Vec::new(),
+        generic_resources: Vec::new(),
     }
 }
 

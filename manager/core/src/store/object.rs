@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use shoal_proto::v1::{
-    NodeDescription, NodeSpec, NodeStatus, PortSpec, ServiceSpec, StackSpec, TaskSpec, TaskState,
-    TaskStatus,
+    GenericResource, NodeDescription, NodeSpec, NodeStatus, PortSpec, ServiceSpec, StackSpec,
+    TaskSpec, TaskState, TaskStatus,
 };
 use shoal_proto::{NetworkId, NodeId, ServiceId, StackId, TaskId, Timestamp};
 
@@ -142,6 +142,8 @@ pub struct Task {
     pub failures: u32,
     /// Why a ready task is held back.
     pub waiting_for: String,
+    /// What it holds of its node's generic resources, once scheduled.
+    pub generic_resources: Vec<GenericResource>,
 }
 
 impl Task {
