@@ -211,6 +211,7 @@ async fn open_node(config: &Config, identity: &Identity) -> anyhow::Result<Node>
         images,
         network,
         fabric,
+        generic_resources: config.generic_resources.clone(),
         users: Users::of(config.userns_remap.as_deref())
             .map_err(|error| anyhow::anyhow!("userns-remap: {error}"))?,
         volumes: Volumes::open(config.data_dir.join("volumes"))?,
@@ -236,7 +237,7 @@ fn node_info(config: &Config, node: &Node, listen: SocketAddr, advertise: &str) 
     NodeInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         name: node.name.clone(),
-        description: host::describe(),
+        description: host::describe(&config.generic_resources),
         data_dir: config.data_dir.display().to_string(),
         listen_address: listen.to_string(),
         advertise_address: advertise.to_owned(),

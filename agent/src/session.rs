@@ -96,7 +96,7 @@ async fn hold(
 ) -> anyhow::Result<()> {
     let channel = connect(managers).await?;
     let mut client = DispatcherClient::new(channel.clone());
-    let mut description = crate::host::describe();
+    let mut description = crate::host::describe(&node.generic_resources);
     description.host_routes =
         node.network.host_routes().await?.iter().map(ToString::to_string).collect();
     let hello = Hello {
