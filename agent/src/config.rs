@@ -8,6 +8,9 @@ use anyhow::Context as _;
 use clap::Parser;
 use serde::Deserialize;
 use shoal_manager::keys::UnlockKey;
+use shoal_proto::v1::GenericResource;
+
+use crate::generic;
 
 /// Read when it is there and no other file is named.
 const DEFAULT_FILE: &str = "/etc/shoal/agent.toml";
@@ -92,6 +95,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "IDS")]
     userns_remap: Option<String>,
 
+    /// What this node has that services can reserve: how many, as in gpu=2, or one that has a name,
+    /// as in gpu=UUID-1; give it once for each
+    #[arg(long = "generic-resource", value_name = "NAME=VALUE")]
+    generic_resources: Vec<String>,
+
     /// What to log: error, warn, info, debug, trace, or a filter such as info,shoal_network=debug
     /// [default: info]
     #[arg(long, value_name = "LEVEL")]
@@ -116,6 +124,8 @@ struct File {
     token: Option<String>,
     group: Option<String>,
     userns_remap: Option<String>,
+    #[serde(default)]
+    generic_resources: Vec<String>,
     log: Option<String>,
     certs_dir: Option<PathBuf>,
     #[serde(default)]
@@ -153,6 +163,7 @@ pub(crate) struct Config {
     pub(crate) root: Option<(PathBuf, PathBuf)>,
     pub(crate) group: Option<String>,
     pub(crate) userns_remap: Option<String>,
+    pub(crate) generic_resources: Vec<GenericResource>,
     pub(crate) log: String,
     pub(crate) certs_dir: PathBuf,
     pub(crate) registries: BTreeMap<String, Registry>,
@@ -168,6 +179,10 @@ impl Arguments {
         let listen = self.listen.or(file.listen);
         let addresses = if self.join.is_empty() { file.join } else { self.join };
         let token = self.token.or(file.token);
+        let generic_resources = match self.generic_resources.is_empty() {
+            true => file.generic_resources,
+            false => self.generic_resources,
+        };
         let data_dir = self.data_dir.or(file.data_dir);
         let run_dir = self.run_dir.or(file.run_dir);
         Ok(Config {
@@ -184,6 +199,7 @@ impl Arguments {
             root: self.ca_cert.zip(self.ca_key),
             group: self.group.or(file.group),
             userns_remap: self.userns_remap.or(file.userns_remap),
+            generic_resources: generic::parse(&generic_resources)?,
             log: self.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
             certs_dir: file.certs_dir.unwrap_or_else(|| CERTS_DIR.into()),
             registries: file.registries,
@@ -229,5 +245,27 @@ impl Config {
         let mut hasher = DefaultHasher::new();
         self.data_dir.hash(&mut hasher);
         format!("{:016x}", hasher.finish())[..6].to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generic_resources_are_the_flags_else_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, "generic-resources = [\"gpu=2\", \"ssd=disk-a\"]\n").unwrap();
+        let kinds = |flags: &[&str]| {
+            let mut words = vec!["agent", "--config", path.to_str().unwrap()];
+            words.extend(flags);
+            let config = Arguments::try_parse_from(words).unwrap().resolve().unwrap();
+            let kinds = config.generic_resources.into_iter().map(|resource| resource.kind);
+            kinds.collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(&[]), ["gpu", "ssd"]);
+        let flags = ["--generic-resource", "fpga=1", "--generic-resource", "gpu=4"];
+        assert_eq!(kinds(&flags), ["fpga", "gpu"]);
     }
 }

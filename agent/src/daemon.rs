@@ -108,7 +108,7 @@ async fn unlocked(
 ) -> anyhow::Result<Membership> {
     let load = |key: Option<&UnlockKey>| membership::load(config, identity, address, key);
     if let Found::Member(membership) = load(config.unlock_key.as_ref())? {
-        return Ok(membership);
+        return Ok(*membership);
     }
     tracing::warn!("this manager is locked; unlock it with \"ctl cluster unlock\"");
     seat.lock();
@@ -119,7 +119,7 @@ async fn unlocked(
             Ok(Found::Member(membership)) => {
                 // Whoever gave the key may have gone.
                 let _ = reply.send(Ok(()));
-                return Ok(membership);
+                return Ok(*membership);
             }
             Ok(Found::Locked) => "the manager is locked still".to_owned(),
             Err(error) => format!("{error:#}"),
@@ -207,6 +207,7 @@ async fn open_node(config: &Config, identity: &Identity) -> anyhow::Result<Node>
         images,
         network,
         fabric,
+        generic_resources: config.generic_resources.clone(),
         users: Users::of(config.userns_remap.as_deref())
             .map_err(|error| anyhow::anyhow!("userns-remap: {error}"))?,
         volumes: Volumes::open(config.data_dir.join("volumes"))?,
@@ -233,7 +234,7 @@ fn node_info(config: &Config, node: &Node, listen: SocketAddr, advertise: &str) 
     NodeInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         name: node.name.clone(),
-        description: host::describe(),
+        description: host::describe(&config.generic_resources),
         data_dir: config.data_dir.display().to_string(),
         listen_address: listen.to_string(),
         advertise_address: advertise.to_owned(),

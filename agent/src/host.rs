@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
-use shoal_proto::v1::{NodeDescription, Platform, Resources};
+use shoal_proto::v1::{GenericResource, NodeDescription, Platform, Resources};
 
 /// The host's name, as `hostname` prints it.
 pub(crate) fn name() -> String {
@@ -14,8 +14,8 @@ pub(crate) fn name() -> String {
         .unwrap_or_else(|| "localhost".to_owned())
 }
 
-/// Everything but the routes, which the network knows.
-pub(crate) fn describe() -> NodeDescription {
+/// Everything but the routes, which the network knows. What only people can know comes in.
+pub(crate) fn describe(generic_resources: &[GenericResource]) -> NodeDescription {
     NodeDescription {
         hostname: name(),
         platform: Some(Platform {
@@ -37,6 +37,7 @@ pub(crate) fn describe() -> NodeDescription {
         operating_system: operating_system(),
         host_routes: Vec::new(),
         trusted_roots: Vec::new(),
+        generic_resources: generic_resources.to_vec(),
     }
 }
 

@@ -4,6 +4,7 @@ mod api;
 mod config;
 mod container;
 mod daemon;
+mod generic;
 mod host;
 mod identity;
 mod lock;

@@ -44,7 +44,7 @@ pub(crate) struct ManagerPart {
 /// What a start finds.
 pub(crate) enum Found {
     /// All that it needs.
-    Member(Membership),
+    Member(Box<Membership>),
     /// A manager whose data key is sealed.
     Locked,
 }
@@ -92,7 +92,7 @@ pub(crate) fn load(
         if certificate.identity().role == NodeRole::Manager {
             bail!("{} lacks a manager's key; restore it from a backup", folder.path().display());
         }
-        return Ok(Found::Member(Membership { certificate, managers, manager: None }));
+        return Ok(Found::Member(Box::new(Membership { certificate, managers, manager: None })));
     }
     let key = match keys::load_or_create(folder.path(), unlock) {
         Ok(key) => key,
@@ -103,7 +103,7 @@ pub(crate) fn load(
     if certificate.identity().role == NodeRole::Worker {
         // It was made a worker, and stopped before everything was taken away.
         folder.leave_managers()?;
-        return Ok(Found::Member(Membership { certificate, managers, manager: None }));
+        return Ok(Found::Member(Box::new(Membership { certificate, managers, manager: None })));
     }
     let raft_id = folder.raft_id()?.context("the folder does not say which manager it is")?;
     let founding = found::pending(config, &folder, identity, address, raft_id)?;
@@ -121,5 +121,5 @@ pub(crate) fn load(
     }
     let unlock = unlock.cloned();
     let manager = Some(ManagerPart { raft_id, key, unlock, begin, founding });
-    Ok(Found::Member(Membership { certificate, managers, manager }))
+    Ok(Found::Member(Box::new(Membership { certificate, managers, manager })))
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use shoal_image::ImageStore;
 use shoal_network::Engine;
 use shoal_proto::NodeId;
+use shoal_proto::v1::GenericResource;
 use shoal_runtime::Runtime;
 
 use crate::container::Users;
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) network: Engine,
     pub(crate) fabric: Fabric,
     pub(crate) volumes: Volumes,
+    /// As declared.
+    pub(crate) generic_resources: Vec<GenericResource>,
     pub(crate) users: Users,
     pub(crate) reports: Reports,
     pub(crate) lease: Lease,

@@ -169,7 +169,7 @@ async fn hold(
     renewed.mark_unchanged();
     let channel = connect(managers, credentials).await?;
     let mut client = DispatcherClient::new(channel.clone());
-    let mut description = crate::host::describe();
+    let mut description = crate::host::describe(&node.generic_resources);
     description.host_routes =
         node.network.host_routes().await?.iter().map(ToString::to_string).collect();
     description.trusted_roots = credentials.current().trusted_roots();

@@ -3,6 +3,7 @@
 mod container;
 mod depends;
 mod deploy;
+mod generic;
 mod health;
 mod network;
 mod port;

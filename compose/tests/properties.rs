@@ -106,6 +106,7 @@ const FILES: &[&str] = &[
     include_str!("golden/depends_on.yml"),
     include_str!("golden/deploy.yml"),
     include_str!("golden/environment.yml"),
+    include_str!("golden/generic_resources.yml"),
     include_str!("golden/healthcheck.yml"),
     include_str!("golden/interpolation.yml"),
     include_str!("golden/networks.yml"),

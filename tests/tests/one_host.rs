@@ -208,6 +208,47 @@ fn what_cannot_run_says_why_and_leaves_nothing() {
 }
 
 #[test]
+fn each_task_has_a_named_resource_of_its_own_or_waits_for_one() {
+    let _turn = turn();
+    if skip() {
+        return;
+    }
+    let mut agent = Agent::prepare();
+    agent.settings("generic-resources = [\"gpu=gpu-b\", \"gpu=gpu-a\"]\n");
+    agent.restart();
+    agent.import_busybox();
+    let text = r#"
+services:
+  web:
+    image: busybox
+    command: ["sh", "-c", "echo $$DOCKER_RESOURCE_GPU; sleep 1000"]
+    stop_grace_period: 0s
+    deploy:
+      replicas: 3
+      resources:
+        reservations:
+          generic_resources:
+            - discrete_resource_spec: {kind: gpu, value: 1}
+"#;
+    let file = agent.file("app.yml", text);
+    agent.must(&["stack", "deploy", "-f", &file, "app", "--detach"]);
+    let said = || {
+        let logs = agent.ctl(&["service", "logs", "--no-task", "app_web"]).stdout;
+        logs.split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    until("two have one each", said, |said| said.iter().eq(["gpu-a", "gpu-b"]));
+    until(
+        "the third waits",
+        || agent.must(&["stack", "ps", "--no-trunc", "app"]),
+        |tasks| tasks.contains("no suitable node (1 lacks generic resource gpu)"),
+    );
+    let node = agent.must(&["node", "ls", "-q"]);
+    let node = agent.must(&["node", "inspect", node.trim()]);
+    assert!(node.contains(r#""kind": "gpu""#) && node.contains(r#""gpu-a""#), "{node}");
+    assert!(agent.must(&["info"]).contains("Generic resources: gpu=gpu-a, gpu=gpu-b"));
+}
+
+#[test]
 fn one_agent_a_folder_and_several_a_machine() {
     let _turn = turn();
     if skip() {

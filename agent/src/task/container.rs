@@ -6,7 +6,9 @@ use std::str::FromStr;
 use nix::sys::signal::Signal;
 use shoal_image::{Image, Platform, Reference};
 use shoal_network::{AttachRequest, PublishedPort};
-use shoal_proto::v1::{ContainerConfig, ContainerLimits, ContainerSpec, Network, Task};
+use shoal_proto::v1::{
+    ContainerConfig, ContainerLimits, ContainerSpec, GenericResource, Network, Task,
+};
 use shoal_runtime::{Namespaces, Rootfs, RuntimeError};
 
 use super::assigned::{self, hostname};
@@ -104,9 +106,11 @@ fn config(task: &Task) -> ContainerConfig {
     let spec = task.spec.clone().unwrap_or_default();
     let (limits, reserved) =
         (spec.limits.unwrap_or_default(), spec.reservations.unwrap_or_default());
+    let mut container = spec.container.unwrap_or_default();
+    container.env.extend(task.generic_resources.iter().map(variable));
     ContainerConfig {
         name: format!("{}.{}.{}", task.service_name, task.slot, task.id),
-        spec: spec.container,
+        spec: Some(container),
         limits: Some(ContainerLimits {
             memory_bytes: limits.memory_bytes,
             memory_reservation_bytes: reserved.memory_bytes,
@@ -116,6 +120,15 @@ fn config(task: &Task) -> ContainerConfig {
         }),
         ..ContainerConfig::default()
     }
+}
+
+/// How a container learns what its task holds, as in Swarm.
+fn variable(held: &GenericResource) -> String {
+    let value = match held.names.is_empty() {
+        true => held.count.to_string(),
+        false => held.names.join(","),
+    };
+    format!("DOCKER_RESOURCE_{}={value}", held.kind.to_uppercase())
 }
 
 /// The service's stop signal, else the image's, else SIGTERM.
@@ -128,4 +141,36 @@ pub(super) fn stop_signal(spec: &ContainerSpec, image: Option<&Image>) -> i32 {
         text = own.unwrap_or_default();
     }
     signal::parse(&text).unwrap_or(Signal::SIGTERM as i32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_proto::v1::TaskSpec;
+
+    #[test]
+    fn a_container_is_told_what_its_task_holds_of_generic_resources() {
+        let container = ContainerSpec {
+            env: vec!["A=b".to_owned(), "DOCKER_RESOURCE_GPU=7".to_owned()],
+            ..ContainerSpec::default()
+        };
+        let held = |kind: &str, count, names: &[&str]| GenericResource {
+            kind: kind.to_owned(),
+            count,
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let task = Task {
+            spec: Some(TaskSpec { container: Some(container), ..TaskSpec::default() }),
+            generic_resources: vec![held("gpu", 2, &[]), held("nvme-ssd", 0, &["a", "b"])],
+            ..Task::default()
+        };
+        // The last of a name counts.
+        let expected = [
+            "A=b",
+            "DOCKER_RESOURCE_GPU=7",
+            "DOCKER_RESOURCE_GPU=2",
+            "DOCKER_RESOURCE_NVME-SSD=a,b",
+        ];
+        assert_eq!(config(&task).spec.unwrap().env, expected);
+    }
 }

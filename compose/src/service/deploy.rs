@@ -6,9 +6,13 @@ use shoal_proto::v1::{
 };
 use shoal_proto::{ByteSize, duration};
 
+use super::generic;
 use crate::diagnostic::Log;
 use crate::keys;
 use crate::section::{Section, pairs, whole};
+
+const LIMITS: &[&str] = &["cpus", "memory", "pids"];
+const RESERVATIONS: &[&str] = &["cpus", "memory", "pids", "devices", "generic_resources"];
 
 pub(super) fn read(
     service: &mut Section<'_>,
@@ -38,12 +42,12 @@ pub(super) fn read(
     });
     spec.set_endpoint_mode(mode.unwrap_or(EndpointMode::Vip));
     if let Some(mut resources) = part(&mut deploy, "resources", log) {
-        for (key, target) in
-            [("limits", &mut task.limits), ("reservations", &mut task.reservations)]
-        {
-            if let Some(section) = part(&mut resources, key, log) {
-                amounts(section, target.get_or_insert_default(), log);
-            }
+        if let Some(limits) = part(&mut resources, "limits", log) {
+            amounts(limits, LIMITS, task.limits.get_or_insert_default(), log);
+        }
+        if let Some(mut reserved) = part(&mut resources, "reservations", log) {
+            task.generic_reservations = generic::read(&mut reserved, log);
+            amounts(reserved, RESERVATIONS, task.reservations.get_or_insert_default(), log);
         }
         resources.finish(&["limits", "reservations"], log);
     }
@@ -65,7 +69,7 @@ fn part<'a>(section: &mut Section<'a>, key: &str, log: &mut Log<'_>) -> Option<S
     section.take(key).and_then(|node| Section::of(&path, node, log))
 }
 
-fn amounts(mut section: Section<'_>, amounts: &mut Resources, log: &mut Log<'_>) {
+fn amounts(mut section: Section<'_>, known: &[&str], amounts: &mut Resources, log: &mut Log<'_>) {
     if let Some(cpus) = section.parsed("cpus", log, cpus) {
         amounts.nano_cpus = cpus;
     }
@@ -75,7 +79,7 @@ fn amounts(mut section: Section<'_>, amounts: &mut Resources, log: &mut Log<'_>)
     if let Some(pids) = section.parsed("pids", log, whole::<i64>) {
         amounts.pids = pids.max(0);
     }
-    section.finish(&["cpus", "memory", "pids", "devices", "generic_resources"], log);
+    section.finish(known, log);
 }
 
 fn restart(mut section: Section<'_>, task: &mut TaskSpec, log: &mut Log<'_>) {

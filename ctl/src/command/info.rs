@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use shoal_proto::ByteSize;
-use shoal_proto::v1::GetInfoRequest;
+use shoal_proto::v1::{GenericResource, GetInfoRequest};
 
 use super::Listing;
 use crate::client::{self, Client, Freshness};
@@ -39,13 +39,46 @@ pub(super) async fn info(client: &mut Client, listing: &Listing) -> anyhow::Resu
         (" Kernel", host.kernel_version),
         (" CPUs", (resources.nano_cpus / 1_000_000_000).to_string()),
         (" Memory", ByteSize(resources.memory_bytes.max(0) as u64).to_string()),
+        (" Generic resources", declared(&host.generic_resources)),
         (" Cgroups", info.cgroups),
         (" Firewall", info.firewall),
         (" Data folder", info.data_dir),
         (" Listens on", info.listen_address),
         (" Advertises", info.advertise_address),
     ] {
-        output::line(format!("{name}: {value}"))?;
+        // Most nodes have no generic resources.
+        if !value.is_empty() {
+            output::line(format!("{name}: {value}"))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// As the agent was told.
+fn declared(resources: &[GenericResource]) -> String {
+    let mut words = Vec::new();
+    for GenericResource { kind, count, names } in resources {
+        if names.is_empty() {
+            words.push(format!("{kind}={count}"));
+        }
+        words.extend(names.iter().map(|name| format!("{kind}={name}")));
+    }
+    words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generic_resources_are_shown_as_they_were_declared() {
+        let resource = |kind: &str, count, names: &[&str]| GenericResource {
+            kind: kind.to_owned(),
+            count,
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let resources = [resource("gpu", 2, &[]), resource("ssd", 0, &["disk-a", "disk-b"])];
+        assert_eq!(declared(&resources), "gpu=2, ssd=disk-a, ssd=disk-b");
+        assert_eq!(declared(&[]), "");
+    }
 }

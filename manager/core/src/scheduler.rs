@@ -2,10 +2,12 @@
 //!
 //! Filters are small and stateless, one rule each; a node that passes all is ranked: the one with
 //! the fewest tasks of the same service wins, then the one with the fewest tasks, then the one with
-//! the smaller id. Decisions commit against the versions they were made from.
+//! the smaller id. With its node a task gets its part of that node's generic resources. Decisions
+//! commit against the versions they were made from.
 
 mod constraint;
 mod filter;
+mod generic;
 mod load;
 
 use std::collections::BTreeMap;
@@ -38,9 +40,12 @@ pub fn run(store: &Store, context: &mut Context<'_>, changes: &mut Changes) -> O
         }
         match place(task, &mut loads) {
             Ok(load) => {
-                load.add(task);
                 let mut placed = (**task).clone();
                 placed.node = Some(load.node.id);
+                let reserved = task.spec.generic_reservations.iter();
+                placed.generic_resources =
+                    reserved.filter_map(|wanted| load.generic_part(task, wanted)).collect();
+                load.add(&placed);
                 placed.status.set_state(TaskState::Assigned);
                 placed.status.since = Some(context.stamp());
                 placed.status.message = format!("assigned to {}", load.node.spec.name);

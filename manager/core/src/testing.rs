@@ -258,6 +258,7 @@ pub(crate) fn task(number: u128, service: &Service, slot: u64) -> Task {
         not_before: None,
         failures: 0,
         waiting_for: String::new(),
+        generic_resources: Vec::new(),
     }
 }
 

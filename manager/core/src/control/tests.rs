@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use shoal_proto::time::proto_duration;
 use shoal_proto::v1::{
-    Dependency, DependencyCondition, PortSpec, PublishMode, RestartPolicy, ServiceMode, StackSpec,
-    TaskState,
+    Dependency, DependencyCondition, GenericReservation, GenericResource, PortSpec, PublishMode,
+    RestartPolicy, ServiceMode, StackSpec, TaskState,
 };
 
 use super::{Control, merge};
@@ -260,6 +260,29 @@ fn an_update_goes_through_where_two_tasks_of_a_slot_do_not_fit() {
     leader.deploy(&spec);
     leader.settle();
     leader.assert_as_wanted("updated");
+}
+
+#[test]
+fn an_update_goes_through_where_a_slot_has_all_of_a_generic_resource() {
+    let mut leader = Leader::new(0);
+    let mut host = node(1);
+    let kind = "gpu".to_owned();
+    let names = vec!["gpu-a".to_owned()];
+    host.description.generic_resources = vec![GenericResource { kind, count: 0, names }];
+    leader.cluster.put(host.clone());
+    let mut spec = stack_spec("app", &["web"]);
+    let reservation = GenericReservation { kind: "gpu".to_owned(), count: 1 };
+    let task = declared(&mut spec, "web").task.as_mut().unwrap();
+    task.generic_reservations = vec![reservation];
+    leader.deploy(&spec);
+    leader.settle();
+    leader.assert_as_wanted("deployed");
+    set_image(&mut spec, "web", "app:2");
+    leader.deploy(&spec);
+    leader.settle();
+    leader.assert_as_wanted("updated");
+    let running = lookup::task(&leader.cluster.store, "app_web.1").expect("web has a task");
+    assert_eq!(running.generic_resources, host.description.generic_resources);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use shoal_proto::v1::{PortSpec, ServiceSpec, StackSpec, service_mode};
+use shoal_proto::v1::{GenericReservation, PortSpec, ServiceSpec, StackSpec, service_mode};
 
 use crate::allocator::same_port;
 use crate::scheduler::Constraint;
@@ -120,7 +120,28 @@ fn check_service(spec: &ServiceSpec) -> Result<(), SpecError> {
     for constraint in task.placement.iter().flat_map(|placement| &placement.constraints) {
         constraint.parse::<Constraint>().map_err(|error| broken(&object, error.to_string()))?;
     }
+    generic_reservations(&object, &task.generic_reservations)?;
     ports(&object, &spec.ports)
+}
+
+fn generic_reservations(
+    object: &str,
+    reservations: &[GenericReservation],
+) -> Result<(), SpecError> {
+    let mut kinds = BTreeSet::new();
+    for GenericReservation { kind, count } in reservations {
+        if kind.is_empty() {
+            return Err(broken(object, "a reservation of a generic resource has no kind"));
+        }
+        if *count == 0 {
+            let rule = format!("0 of generic resource {kind} is no reservation; want 1 or more");
+            return Err(broken(object, rule));
+        }
+        if !kinds.insert(kind) {
+            return Err(broken(object, format!("generic resource {kind} is reserved twice")));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn replicas(service: &str, replicas: u64) -> Result<(), SpecError> {

@@ -1,6 +1,6 @@
 //! What a deploy does to the store, and what it refuses.
 
-use shoal_proto::v1::{NetworkSpec, Placement, StackService, StackSpec};
+use shoal_proto::v1::{GenericReservation, NetworkSpec, Placement, StackService, StackSpec};
 
 use super::{DeployError, Deployed, deploy_stack, remove_service, remove_stack, scale_service};
 use crate::store::{Change, Conflict, Object, Service, Stack};
@@ -152,9 +152,14 @@ fn what_belongs_to_others_is_refused() {
     }
 }
 
+fn reserve(spec: &mut StackSpec, kind: &str, count: u64) {
+    let reservation = GenericReservation { kind: kind.to_owned(), count };
+    declared(spec, "web").task.as_mut().unwrap().generic_reservations.push(reservation);
+}
+
 #[test]
 fn a_spec_that_breaks_a_rule_is_refused_with_the_rule() {
-    let cases: [(&str, Edit); 12] = [
+    let cases: [(&str, Edit); 15] = [
         ("stack \"-app\": a name has up to 128", |spec| spec.name = "-app".to_owned()),
         ("service \"app web\": a name has up to 128", |spec| {
             declared(spec, "web").name = "app web".to_owned();
@@ -172,6 +177,12 @@ fn a_spec_that_breaks_a_rule_is_refused_with_the_rule() {
         ("constraint \"zone=eu\" has no == or !=", |spec| {
             let placement = Placement { constraints: vec!["zone=eu".to_owned()] };
             declared(spec, "web").task.as_mut().unwrap().placement = Some(placement);
+        }),
+        ("a reservation of a generic resource has no kind", |spec| reserve(spec, "", 1)),
+        ("0 of generic resource gpu is no reservation", |spec| reserve(spec, "gpu", 0)),
+        ("generic resource gpu is reserved twice", |spec| {
+            reserve(spec, "gpu", 1);
+            reserve(spec, "gpu", 2);
         }),
         ("port 70000:80 is not between 1 and 65535", |spec| {
             declared(spec, "web").ports = vec![port(70_000)];

@@ -235,6 +235,7 @@ impl SlotPass<'_> {
                 not_before: not_before.map(shoal_proto::time::timestamp),
                 failures,
                 waiting_for: self.unmet.unwrap_or_default().to_owned(),
+                generic_resources: Vec::new(),
             },
         );
         not_before

@@ -13,6 +13,7 @@ pub(super) enum Refusal {
     NotActive(&'static str),
     Cpu,
     Memory,
+    Generic(String),
     HostPort,
     Constraint(String),
 }
@@ -26,6 +27,9 @@ impl Refusal {
             Self::NotActive(state) => format!("{count} {} {state}", verb("is", "are")),
             Self::Cpu => format!("{count} {} cpu", verb("lacks", "lack")),
             Self::Memory => format!("{count} {} memory", verb("lacks", "lack")),
+            Self::Generic(kind) => {
+                format!("{count} {} generic resource {kind}", verb("lacks", "lack"))
+            }
             Self::HostPort => {
                 format!("{count} {} the host port in use", verb("has", "have"))
             }
@@ -42,6 +46,7 @@ pub(super) fn refusal(task: &Task, load: &NodeLoad<'_>) -> Option<Refusal> {
         .or_else(|| available(load))
         .or_else(|| constraints(task, load))
         .or_else(|| resources(task, load))
+        .or_else(|| generic_resources(task, load))
         .or_else(|| load.has_host_port(task).then_some(Refusal::HostPort))
 }
 
@@ -72,4 +77,10 @@ fn resources(task: &Task, load: &NodeLoad<'_>) -> Option<Refusal> {
         return Some(Refusal::Cpu);
     }
     (wanted.memory_bytes > available.memory_bytes).then_some(Refusal::Memory)
+}
+
+fn generic_resources(task: &Task, load: &NodeLoad<'_>) -> Option<Refusal> {
+    let mut wanted = task.spec.generic_reservations.iter();
+    let lacking = wanted.find(|wanted| load.generic_part(task, wanted).is_none())?;
+    Some(Refusal::Generic(lacking.kind.clone()))
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shoal_proto::ServiceId;
-use shoal_proto::v1::{PublishMode, Resources, TaskState};
+use shoal_proto::v1::{GenericReservation, GenericResource, PublishMode, Resources, TaskState};
 
+use super::generic::Held;
 use crate::store::{Node, Slot, Store, Task};
 
 /// A node and what is promised of it.
@@ -17,6 +18,7 @@ pub(super) struct NodeLoad<'a> {
     promised: Promised,
     /// The same, for each slot that has a part in it.
     by_slot: BTreeMap<(ServiceId, Slot), Promised>,
+    generic: Held,
     host_ports: BTreeMap<(i32, u32), (ServiceId, Slot)>,
 }
 
@@ -34,6 +36,7 @@ impl<'a> NodeLoad<'a> {
             by_service: BTreeMap::new(),
             promised: Promised::default(),
             by_slot: BTreeMap::new(),
+            generic: Held::default(),
             host_ports: BTreeMap::new(),
         };
         for task in store.node_tasks(node.id).filter(|task| task.holds_resources()) {
@@ -52,6 +55,7 @@ impl<'a> NodeLoad<'a> {
                 promised.memory_bytes += reserved.memory_bytes;
             }
         }
+        self.generic.add(&task.generic_resources, slot);
         self.host_ports.extend(host_ports(task).map(|port| (port, slot)));
     }
 
@@ -71,6 +75,19 @@ impl<'a> NodeLoad<'a> {
                 + handed_over.memory_bytes,
             pids: 0,
         }
+    }
+
+    /// What the task gets of the node's generic resources for one of its reservations; none when
+    /// too little is left.
+    pub(super) fn generic_part(
+        &self,
+        task: &Task,
+        wanted: &GenericReservation,
+    ) -> Option<GenericResource> {
+        let mut kinds = self.node.description.generic_resources.iter();
+        let total = kinds.find(|kind| kind.kind == wanted.kind)?;
+        let slot = (task.service, task.slot);
+        self.generic.pick(total, wanted.count, is_held(task).then_some(slot))
     }
 
     /// Whether another has a host port that the task needs, beyond the task's start.

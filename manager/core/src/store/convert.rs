@@ -184,6 +184,7 @@ impl From<&Task> for v1::Task {
             not_before: task.not_before,
             failures: task.failures,
             waiting_for: task.waiting_for.clone(),
+            generic_resources: task.generic_resources.clone(),
         }
     }
 }
@@ -212,6 +213,7 @@ impl TryFrom<v1::Task> for Task {
             not_before: task.not_before,
             failures: task.failures,
             waiting_for: task.waiting_for,
+            generic_resources: task.generic_resources,
         })
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use shoal_proto::v1::{
-    ClusterState, NodeDescription, NodeSpec, NodeStatus, PortSpec, ServiceSpec, StackSpec,
-    TaskSpec, TaskState, TaskStatus,
+    ClusterState, GenericResource, NodeDescription, NodeSpec, NodeStatus, PortSpec, ServiceSpec,
+    StackSpec, TaskSpec, TaskState, TaskStatus,
 };
 use shoal_proto::{NetworkId, NodeId, ServiceId, StackId, TaskId, Timestamp};
 
@@ -145,6 +145,8 @@ pub struct Task {
     pub failures: u32,
     /// Why a ready task is held back.
     pub waiting_for: String,
+    /// What it holds of its node's generic resources, once scheduled.
+    pub generic_resources: Vec<GenericResource>,
 }
 
 impl Task {

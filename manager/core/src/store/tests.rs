@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use shoal_proto::v1::{self, TaskState};
+use shoal_proto::v1::{self, GenericResource, TaskState};
 use shoal_proto::{NetworkId, NodeId, StackId, TaskId};
 
 use super::{Attachment, Change, Conflict, ConvertError, Key, Object, Store, Vip};
@@ -262,6 +262,8 @@ fn whole_objects() -> Vec<Object> {
     one.not_before = Some(shoal_proto::Timestamp { seconds: 7, nanos: 8 });
     one.failures = 2;
     one.waiting_for = "waits for db to start".to_owned();
+    one.generic_resources =
+        vec![GenericResource { kind: "gpu".to_owned(), count: 2, names: vec!["gpu-a".to_owned()] }];
     let mut app = stack(1, "app");
     app.revision = 3;
     app.removing = true;
