@@ -117,6 +117,7 @@ async fn unlocked(
         let Some((key, reply)) = attempts.recv().await else { std::future::pending().await };
         let answer = match load(Some(&key)) {
             Ok(Found::Member(membership)) => {
+                seat.unlock();
                 // Whoever gave the key may have gone.
                 let _ = reply.send(Ok(()));
                 return Ok(*membership);

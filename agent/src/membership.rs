@@ -54,7 +54,7 @@ pub(crate) async fn establish(config: &Config, address: &str) -> anyhow::Result<
     let folder = NodeFolder::new(&config.data_dir);
     if !Identity::exists(&config.data_dir) {
         if let Some(file) = &config.restore {
-            return found::restore(config, &folder, file);
+            return found::restore(config, &folder, file, address);
         }
         if let Some((addresses, token)) = &config.join {
             return join::join(config, &folder, addresses, token, address).await;

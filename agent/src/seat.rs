@@ -79,6 +79,11 @@ impl Seat {
         self.occupant.send_replace(Occupant::Locked);
     }
 
+    /// The manager is about to start: who asks waits.
+    pub(crate) fn unlock(&self) {
+        self.occupant.send_replace(Occupant::Nobody);
+    }
+
     pub(crate) fn leave_to_others(&self) {
         self.occupant.send_replace(Occupant::Worker);
     }

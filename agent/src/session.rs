@@ -24,7 +24,11 @@ use crate::membership::NodeFolder;
 use crate::node::Node;
 use crate::task::Tasks;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A leader that is lost is noticed, and the next one found, well within the time that the next one
+/// gives its nodes.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
+const KEEP_ALIVE: Duration = Duration::from_millis(500);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 const MAX_REDIRECTS: usize = 3;
@@ -150,8 +154,8 @@ async fn connect(managers: &Managers, credentials: &Credentials) -> anyhow::Resu
     let endpoint = Endpoint::from_shared(format!("https://{address}"))?
         .tls_config(credentials.current().client_config())?
         .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(Duration::from_secs(1))
-        .keep_alive_timeout(Duration::from_secs(2))
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
     endpoint.connect().await.with_context(|| format!("can't reach the manager at {address}"))

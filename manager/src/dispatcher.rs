@@ -61,11 +61,12 @@ impl Dispatcher {
     }
 
     /// Watches over the nodes; each has the whole time once to begin a session with this manager.
-    /// Never ends: to be dropped when this manager does not lead any more.
-    pub(crate) async fn watch_nodes(&self) {
+    /// `longer` is added once, for a cluster that has been without managers. Never ends: to be
+    /// dropped when this manager does not lead any more.
+    pub(crate) async fn watch_nodes(&self, longer: Duration) {
         let store = self.shared.raft.store();
         let ready = store.nodes().filter(|node| node.status.state() == NodeState::Ready);
-        self.liveness().take_over(ready.map(|node| node.id), self.now());
+        self.liveness().take_over(ready.map(|node| node.id), self.now() + longer);
         drop(store);
         let mut check = tokio::time::interval(CHECK);
         loop {

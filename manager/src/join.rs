@@ -221,7 +221,7 @@ impl node_ca_server::NodeCa for NodeCa {
         let ca = ClusterCa::of(state).map_err(|error| Status::internal(error.to_string()))?;
         let validity = Settings::of(&store).certificate_validity;
         let certificate = ca
-            .sign(&request.csr_pem, node.id, node.spec.role(), validity, SystemTime::now())
+            .sign(&request.csr_pem, node.id, node.present_role(), validity, SystemTime::now())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         tracing::info!(node.id = %node.id, "certificate issued");
         Ok(Response::new(IssueCertificateResponse {

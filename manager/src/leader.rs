@@ -14,6 +14,8 @@ use crate::{membership, random, rotation};
 
 /// After a change that the disk did not take.
 const RETRY: Duration = Duration::from_secs(1);
+/// What a manager that goes on alone gives the nodes more: they look for it where others were.
+const FIRST_GRACE: Duration = Duration::from_secs(10);
 /// How long a leader that stops waits for another.
 const HAND_OVER: Duration = Duration::from_secs(1);
 
@@ -32,7 +34,11 @@ pub(crate) async fn run(raft: Raft, dispatcher: Dispatcher, mut founding: Option
 /// Everything that a leader does. A part that ends has found that this manager leads no more; the
 /// others would find the same.
 async fn lead(raft: &Raft, dispatcher: &Dispatcher, founding: &mut Option<Founding>) {
+    let mut longer = Duration::ZERO;
     if let Some(what) = founding {
+        if what.alone {
+            longer = FIRST_GRACE;
+        }
         match what.carry_out(raft).await {
             Ok(()) => *founding = None,
             Err(error) => {
@@ -45,7 +51,7 @@ async fn lead(raft: &Raft, dispatcher: &Dispatcher, founding: &mut Option<Foundi
         () = control(raft) => {}
         () = membership::run(raft) => {}
         () = rotation::run(raft) => {}
-        () = dispatcher.watch_nodes() => {}
+        () = dispatcher.watch_nodes(longer) => {}
     }
 }
 

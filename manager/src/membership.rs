@@ -1,12 +1,16 @@
 //! Keeps the raft group as operators want the managers, while this manager leads.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use shoal_core::context::Context;
 use shoal_core::managers::{self, Group, Step};
+use shoal_core::node;
+use shoal_core::store::Changes;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::raft::{MemberChange, ProposeError, Raft};
+use crate::random;
 
 /// While a newcomer catches up, or after a step that failed.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -50,6 +54,10 @@ async fn step(raft: &Raft) -> Result<Duration, ProposeError> {
     let members = raft.members();
     let strangers = wanted.iter().any(|id| !members.voters.contains(id));
     let leaving = members.voters.iter().chain(&members.learners).any(|id| !wanted.contains(id));
+    let all = members.voters.union(&members.learners).copied().collect();
+    if let_go(raft, &all).await? {
+        return Ok(Duration::ZERO);
+    }
     if !strangers && !leaving {
         return Ok(CHECK);
     }
@@ -75,5 +83,20 @@ async fn step(raft: &Raft) -> Result<Duration, ProposeError> {
         Ok(Ok(_)) => Ok(Duration::ZERO),
         Ok(Err(ProposeError::Members(_) | ProposeError::Storage(_))) | Err(_) => Ok(PAUSE),
         Ok(Err(error)) => Err(error),
+    }
+}
+
+/// Makes workers of those that are to be and are in the group no more; whether there were any.
+async fn let_go(raft: &Raft, members: &BTreeSet<u64>) -> Result<bool, ProposeError> {
+    let mut random = random::bits;
+    let context = Context { now: SystemTime::now(), random: &mut random };
+    let mut changes = Changes::default();
+    node::let_go(&raft.store(), members, &context, &mut changes);
+    if changes.is_empty() {
+        return Ok(false);
+    }
+    match raft.propose(changes.into_vec()).await {
+        Ok(_) | Err(ProposeError::Conflict(_)) => Ok(true),
+        Err(error) => Err(error),
     }
 }

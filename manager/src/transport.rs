@@ -94,7 +94,7 @@ fn check_role(raft: &Raft, id: NodeId) -> Result<(), Status> {
         return Ok(());
     }
     match store.node(id) {
-        Some(node) if node.spec.role() == NodeRole::Manager => Ok(()),
+        Some(node) if node.present_role() == NodeRole::Manager => Ok(()),
         Some(_) => Err(Status::permission_denied(format!("node {id} is not a manager any more"))),
         // One that has just joined may be known to the leader alone.
         None if !raft.is_leader() => Ok(()),

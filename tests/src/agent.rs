@@ -116,6 +116,16 @@ impl Agent {
         until("the worker answers", || self.ctl(&["ps"]), |output| output.code == 0);
     }
 
+    /// Starts it in the same folders and does not wait.
+    pub fn spawn_again(&mut self) {
+        self.spawn();
+    }
+
+    /// What its next start is given, in place of what its last was.
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+    }
+
     fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let child =

@@ -56,6 +56,12 @@ impl Host {
         &self.address
     }
 
+    /// Tells the neighbours that the address is this host's now, as hosts do when they start.
+    pub fn announce(&self) {
+        let args = ["arping", "-U", "-c", "2", "-w", "2", "-I", "up0", &self.address];
+        let _ = self.command("busybox").args(args).output();
+    }
+
     /// A command on the host. Only the network is another one: cgroups stay in sight.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
@@ -109,6 +115,8 @@ impl Default for Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
+        // The kernel takes a namespace apart some time later; a host of that place may come at once.
+        run("ip", &["-n", &self.name, "link", "delete", "up0"]);
         for name in [Some(&self.name), self.outside.as_ref()].into_iter().flatten() {
             run("ip", &["netns", "delete", name]);
         }

@@ -59,7 +59,10 @@ impl NodeFolder {
     pub(crate) fn managers(&self) -> anyhow::Result<Vec<String>> {
         let file = self.path.join("managers");
         match fs::read_to_string(&file) {
-            Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+            Ok(text) => {
+                let lines = text.lines().filter(|line| !line.is_empty());
+                Ok(lines.map(str::to_owned).collect())
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error).with_context(|| format!("can't read {}", file.display())),
         }

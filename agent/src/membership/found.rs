@@ -65,6 +65,7 @@ pub(super) fn restore(
     config: &Config,
     folder: &NodeFolder,
     file: &Path,
+    address: &str,
 ) -> anyhow::Result<Identity> {
     let bytes = std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
     let backup = Backup::open(&bytes, config.unlock_key.as_ref())
@@ -73,7 +74,7 @@ pub(super) fn restore(
         node: NodeId::from_bits(random_bits()?),
         cluster: backup.ca.cluster().to_owned(),
     };
-    settle(folder, &backup.ca, identity.node, &[])?;
+    settle(folder, &backup.ca, identity.node, &[address.to_owned()])?;
     folder.write_bytes("restore", &bytes)?;
     identity.save(&config.data_dir)?;
     Ok(identity)

@@ -28,7 +28,8 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// Forgets what was, and begins to wait for these.
+    /// Forgets what was, and waits for these as if they were heard of at `now`, which may be a time
+    /// to come.
     pub fn take_over(&mut self, nodes: impl Iterator<Item = NodeId>, now: Instant) {
         let mut turns = std::mem::take(&mut self.nodes);
         for node in nodes {

@@ -2,7 +2,7 @@
 
 mod presence;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 
 use shoal_proto::v1::{NodeAvailability, NodeRole, NodeState};
@@ -105,12 +105,12 @@ pub fn update(
             }
             check_room(store)?;
             new.spec.set_role(NodeRole::Manager);
-            new.raft_id = Some(raft_id(context.bits()));
+            // One that was to be a worker, and is a manager still, stays what it is.
+            new.raft_id = node.raft_id.or_else(|| Some(raft_id(context.bits())));
         }
         Some(NodeRole::Worker) => {
             check_without(store, node)?;
             new.spec.set_role(NodeRole::Worker);
-            new.raft_id = None;
         }
     }
     if let Some(availability) = update.availability {
@@ -164,6 +164,22 @@ pub fn remove(
 pub fn raft_id(bits: u128) -> NonZeroU64 {
     // 1 is the number of a group's first.
     NonZeroU64::MIN.saturating_add((bits as u64 & (u64::MAX >> 1)).max(1))
+}
+
+/// States the changes that make workers of those that the others have let go.
+pub fn let_go(
+    store: &Store,
+    members: &BTreeSet<u64>,
+    context: &Context<'_>,
+    changes: &mut Changes,
+) {
+    for node in store.nodes().filter(|node| node.spec.role() == NodeRole::Worker) {
+        if node.raft_id.is_some_and(|id| !members.contains(&id.get())) {
+            let mut new = (**node).clone();
+            new.raft_id = None;
+            changes.update(context, new);
+        }
+    }
 }
 
 /// Whether there may be one manager more.

@@ -20,7 +20,7 @@ pub(super) fn of(store: &Store, node: NodeId) -> Option<Standing> {
     managers.sort();
     let ca = store.cluster().and_then(|cluster| ClusterCa::of(&cluster.state).ok());
     Some(Standing {
-        role: node.spec.role().into(),
+        role: node.present_role().into(),
         raft_id: node.raft_id.map_or(0, |id| id.get()),
         managers,
         trusted_roots: ca.map(|ca| ca_digests(ca.roots_pem())).unwrap_or_default(),

@@ -82,7 +82,22 @@ fn a_promoted_node_gets_a_number_that_none_has_and_a_demoted_one_loses_it() {
     let id = by_name(&cluster.store, "node-9").raft_id;
     assert!(id.is_some_and(|id| id.get() > 1));
     set_role(&mut cluster, "node-9", NodeRole::Worker).unwrap();
-    assert_eq!(by_name(&cluster.store, "node-9").raft_id, None);
+    let demoted = by_name(&cluster.store, "node-9");
+    assert_eq!(demoted.present_role(), NodeRole::Manager, "the others have not let it go");
+    let members = |ids: &[u64]| ids.iter().copied().collect();
+    let still = members(&[1, id.unwrap().get()]);
+    let (_, changes) = cluster.propose(|store, context, changes| {
+        let_go(store, &still, context, changes);
+        Ok::<_, NodeError>(())
+    });
+    assert!(changes.is_empty());
+    cluster
+        .commit(|store, context, changes| {
+            let_go(store, &members(&[1]), context, changes);
+            Ok::<_, NodeError>(())
+        })
+        .unwrap();
+    assert_eq!(by_name(&cluster.store, "node-9").present_role(), NodeRole::Worker);
     set_role(&mut cluster, "node-9", NodeRole::Manager).unwrap();
     assert_ne!(by_name(&cluster.store, "node-9").raft_id, id);
 }

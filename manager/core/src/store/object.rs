@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use shoal_proto::v1::{
-    ClusterState, GenericResource, NodeDescription, NodeSpec, NodeStatus, PortSpec, ServiceSpec,
-    StackSpec, TaskSpec, TaskState, TaskStatus,
+    ClusterState, GenericResource, NodeDescription, NodeRole, NodeSpec, NodeStatus, PortSpec,
+    ServiceSpec, StackSpec, TaskSpec, TaskState, TaskStatus,
 };
 use shoal_proto::{NetworkId, NodeId, ServiceId, StackId, TaskId, Timestamp};
 
@@ -37,8 +37,21 @@ pub struct Node {
     pub description: NodeDescription,
     /// Whether it can be reached.
     pub status: NodeStatus,
-    /// Its number among the managers; none for a worker.
+    /// Its number among the managers; none for a worker. One that is made a worker keeps it until
+    /// the others have let it go.
     pub raft_id: Option<NonZeroU64>,
+}
+
+impl Node {
+    /// What it is now: one that is made a worker is a manager until the others have let it go, or
+    /// they could not agree on that without it.
+    #[must_use]
+    pub fn present_role(&self) -> NodeRole {
+        match self.raft_id {
+            Some(_) => NodeRole::Manager,
+            None => NodeRole::Worker,
+        }
+    }
 }
 
 /// A virtual address of a service.
