@@ -71,8 +71,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let (known, credentials) = watch::channel(None);
     let people = serve::people(socket, apis, stop.clone());
     let nodes = serve::nodes(listener, seat.clone(), credentials, stop.clone());
-    let served = tokio::spawn(async { tokio::try_join!(people, nodes).map(drop) });
-    tokio::pin!(served);
+    let (mut people, mut nodes) = (tokio::spawn(people), tokio::spawn(nodes));
 
     let mut tasks = Tasks::new(node.clone());
     let ids = tasks.kept().into_iter().chain(singles.all().into_iter().map(|one| one.id.clone()));
@@ -85,15 +84,18 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         take_part(&config, membership, &node, &mut tasks, &seat, &managers, known).await
     };
     let ended = tokio::select! {
-        ended = &mut served => ended.map_err(anyhow::Error::from).flatten(),
+        ended = &mut people => ended.map_err(anyhow::Error::from).flatten(),
+        ended = &mut nodes => ended.map_err(anyhow::Error::from).flatten(),
         failed = part => failed.map(|never| match never {}),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
     stop.cancel();
     seat.leave().await;
+    // Other nodes find out at once, and go to another manager.
+    nodes.abort();
     // A watch that somebody leaves open must not hold the agent up.
-    let _ = tokio::time::timeout(DRAIN, served).await;
+    let _ = tokio::time::timeout(DRAIN, people).await;
     close(&config, &node, &tasks, &singles).await;
     ended
 }
