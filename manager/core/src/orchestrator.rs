@@ -5,6 +5,7 @@
 //! beside what the store holds.
 
 mod dependency;
+mod fence;
 mod history;
 mod removal;
 mod replicated;

@@ -1,8 +1,8 @@
 //! Gives each task with addresses a node, or the reason why none will do.
 //!
-//! Filters are small and stateless, one rule each; a node that passes all is ranked: the one with
-//! the fewest tasks of the same service wins, then the one with the fewest tasks, then the one with
-//! the smaller id. With its node a task gets its part of that node's generic resources. Decisions
+//! Filters are small and stateless, one rule each; a node that passes all is ranked: one that comes
+//! and goes is taken only when there is no other, then the one with the fewest tasks of the same
+//! service wins, then the one with the fewest tasks, then the one with the smaller id. With its node a task gets its part of that node's generic resources. Decisions
 //! commit against the versions they were made from.
 
 mod constraint;
@@ -19,6 +19,7 @@ use shoal_proto::v1::TaskState;
 pub use constraint::{Constraint, ConstraintError};
 
 use crate::context::Context;
+use crate::node::unsteady_until;
 use crate::orchestrator::earliest;
 use crate::store::{Changes, Store, Task};
 use filter::Refusal;
@@ -38,7 +39,7 @@ pub fn run(store: &Store, context: &mut Context<'_>, changes: &mut Changes) -> O
             wake_at = earliest(wake_at, Some(at));
             continue;
         }
-        match place(task, &mut loads) {
+        match place(task, &mut loads, context.now) {
             Ok(load) => {
                 let mut placed = (**task).clone();
                 placed.node = Some(load.node.id);
@@ -68,6 +69,7 @@ pub fn run(store: &Store, context: &mut Context<'_>, changes: &mut Changes) -> O
 fn place<'a, 's>(
     task: &Task,
     loads: &'a mut [NodeLoad<'s>],
+    now: SystemTime,
 ) -> Result<&'a mut NodeLoad<'s>, String> {
     let mut refusals: BTreeMap<Refusal, usize> = BTreeMap::new();
     let mut best: Option<usize> = None;
@@ -76,7 +78,10 @@ fn place<'a, 's>(
             *refusals.entry(refusal).or_default() += 1;
             continue;
         }
-        let rank = |load: &NodeLoad<'_>| (load.of_service(task.service), load.tasks, load.node.id);
+        let rank = |load: &NodeLoad<'_>| {
+            let unsteady = unsteady_until(load.node, now).is_some();
+            (unsteady, load.of_service(task.service), load.tasks, load.node.id)
+        };
         if best.is_none_or(|best| rank(load) < rank(&loads[best])) {
             best = Some(index);
         }

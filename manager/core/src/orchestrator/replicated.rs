@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use shoal_proto::TaskId;
 use shoal_proto::v1::{TaskSpec, TaskState, TaskStatus};
 
+use super::fence::{self, Lost};
 use super::restart::{Decision, decide};
 use super::{dependency, history, stop};
 use crate::context::Context;
@@ -38,9 +39,9 @@ pub(super) fn reconcile(
     for (slot, tasks) in &slots {
         if !wanted.contains(slot) {
             for task in tasks {
-                match store.is_lost(task) {
-                    true => changes.delete(&Object::Task(Arc::clone(task))),
-                    false => stop(task, TaskState::Remove, context, changes),
+                match fence::lost(store, task, context.now) {
+                    Lost::Gone => changes.delete(&Object::Task(Arc::clone(task))),
+                    Lost::No | Lost::Until(_) => stop(task, TaskState::Remove, context, changes),
                 }
             }
         }
@@ -55,7 +56,8 @@ pub(super) fn reconcile(
     let mut wake_at = None;
     for slot in wanted {
         let tasks = slots.get(&slot).map(Vec::as_slice).unwrap_or_default();
-        let pass = SlotPass { store, service, spec: &spec, slot, tasks, unmet: unmet.as_deref() };
+        let (unmet, now) = (unmet.as_deref(), context.now);
+        let pass = SlotPass { store, service, spec: &spec, slot, tasks, unmet, now };
         let at = pass.run(&mut budget, context, changes);
         wake_at = earliest(wake_at, at);
     }
@@ -115,6 +117,7 @@ struct SlotPass<'a> {
     slot: Slot,
     tasks: &'a [&'a Arc<Task>],
     unmet: Option<&'a str>,
+    now: SystemTime,
 }
 
 impl SlotPass<'_> {
@@ -143,16 +146,26 @@ impl SlotPass<'_> {
             }
         }
         self.release(current, context, changes);
-        None
+        self.fences_fall()
+    }
+
+    /// When the first task that is fenced off may be replaced.
+    fn fences_fall(&self) -> Option<SystemTime> {
+        let times =
+            self.tasks.iter().filter_map(|task| match fence::lost(self.store, task, self.now) {
+                Lost::Until(at) => Some(at),
+                Lost::No | Lost::Gone => None,
+            });
+        times.max()
     }
 
     fn live(&self) -> impl Iterator<Item = &Arc<Task>> {
         self.tasks.iter().copied().filter(|task| task.is_live() && !self.store.is_lost(task))
     }
 
-    /// It has ended, or is out of reach.
+    /// It has ended, or is out of reach and may run or not.
     fn is_over(&self, task: &Task) -> bool {
-        task.state().is_terminal() || self.store.is_lost(task)
+        task.state().is_terminal() || fence::lost(self.store, task, self.now) == Lost::Gone
     }
 
     /// Lets a held task run once nothing stands in its way, or says what does.
@@ -160,10 +173,13 @@ impl SlotPass<'_> {
         if task.desired >= TaskState::Running {
             return;
         }
-        let blocker =
-            self.tasks.iter().find(|other| other.id != task.id && !self.is_over(other)).map(
-                |other| format!("waits for {}.{} to make room", other.service_name, other.slot),
-            );
+        let blocker = self.tasks.iter().find(|other| other.id != task.id && !self.is_over(other));
+        let blocker = blocker.map(|other| match fence::lost(self.store, other, self.now) {
+            Lost::Until(_) => fence::words(self.store, other),
+            Lost::No | Lost::Gone => {
+                format!("waits for {}.{} to make room", other.service_name, other.slot)
+            }
+        });
         let waiting_for = blocker.or_else(|| self.unmet.map(str::to_owned)).unwrap_or_default();
         let desired = if waiting_for.is_empty() { TaskState::Running } else { TaskState::Ready };
         if desired != task.desired || waiting_for != task.waiting_for {
@@ -192,8 +208,7 @@ impl SlotPass<'_> {
         let last = self.tasks.last().filter(|task| {
             task.spec_version == self.service.spec_version
                 && task.desired < TaskState::Shutdown
-                && self.is_over(task)
-                && !self.store.is_lost(task)
+                && task.state().is_terminal()
         });
         let (failures, not_before) = match last {
             None => (0, None),
@@ -238,6 +253,6 @@ impl SlotPass<'_> {
                 generic_resources: Vec::new(),
             },
         );
-        not_before
+        earliest(not_before, self.fences_fall())
     }
 }

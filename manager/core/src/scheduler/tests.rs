@@ -308,3 +308,26 @@ fn no_node_is_promised_away_twice_and_no_task_waits_that_would_fit() {
         }
     }
 }
+
+#[test]
+fn a_node_that_comes_and_goes_is_taken_only_when_there_is_no_other() {
+    let mut cluster = Cluster::default();
+    let web = service(1, "web", 2);
+    let mut unsteady = node(1);
+    unsteady.status.losses = 3;
+    unsteady.status.changed_at = Some(timestamp(cluster.now));
+    cluster.put(unsteady);
+    cluster.put(node(2));
+    cluster.put(web.clone());
+    for number in 1..=2 {
+        cluster.put(pending(task(number, &web, number as u64)));
+    }
+    schedule(&mut cluster);
+    assert_eq!(places(&cluster, &web), [2, 2]);
+    let mut alone = node(2);
+    alone.spec.set_availability(NodeAvailability::Pause);
+    cluster.put(alone);
+    cluster.put(pending(task(3, &web, 3)));
+    schedule(&mut cluster);
+    assert_eq!(places(&cluster, &web), [2, 2, 1]);
+}

@@ -90,3 +90,78 @@ fn a_node_is_emptied_also_when_nothing_can_take_over() {
         picture(&cluster)
     );
 }
+
+/// The service of [`running`] with fencing; both tasks run.
+fn fenced() -> Cluster {
+    let mut cluster = running();
+    let web = (**cluster.store.service_by_name("web").unwrap()).clone();
+    let mut spec = (*web.spec).clone();
+    spec.task.get_or_insert_default().fenced = true;
+    cluster.put(crate::store::Service { spec: spec.into(), ..web });
+    for task in cluster.store.tasks().cloned().collect::<Vec<_>>() {
+        let mut new = (*task).clone();
+        std::sync::Arc::make_mut(&mut new.spec).fenced = true;
+        cluster.put(new);
+    }
+    cluster
+}
+
+fn lose(cluster: &mut Cluster, number: u128) {
+    let now = cluster.now;
+    change(cluster, number, |node| *node = crate::node::lost(node, now));
+}
+
+#[test]
+fn what_is_fenced_is_replaced_when_its_lease_has_run_out() {
+    let mut cluster = fenced();
+    lose(&mut cluster, 1);
+    assert!(picture(&cluster).starts_with("1:running/shutdown 1:new/ready (waits until node-1"));
+    let id = newest(&cluster, "web.1");
+    let task = (**cluster.store.task(id).unwrap()).clone();
+    cluster.put(placed(task, 2, TaskState::Ready));
+    let lease = crate::settings::FENCING_LEASE;
+    cluster.now += lease - std::time::Duration::from_millis(1);
+    reconcile(&mut cluster);
+    let held = (**cluster.store.task(id).unwrap()).clone();
+    assert_eq!(held.desired, TaskState::Ready);
+    assert!(held.waiting_for.contains("node-1, which is out of reach"), "{}", held.waiting_for);
+    cluster.now += std::time::Duration::from_millis(1);
+    reconcile(&mut cluster);
+    assert_eq!(cluster.store.task(id).unwrap().desired, TaskState::Running);
+}
+
+#[test]
+fn what_is_fenced_is_replaced_at_once_when_its_node_is_back_or_is_removed() {
+    let mut cluster = fenced();
+    lose(&mut cluster, 1);
+    change(&mut cluster, 1, |node| node.status.set_state(NodeState::Ready));
+    cluster.agents();
+    reconcile(&mut cluster);
+    assert_eq!(picture(&cluster), "1:shutdown/shutdown 1:new 2:running");
+
+    let mut cluster = fenced();
+    lose(&mut cluster, 1);
+    let node = (**cluster.store.node(NodeId::from_bits(1)).unwrap()).clone();
+    cluster.commit(|store, _, changes| crate::node::remove(store, &node, true, changes)).unwrap();
+    reconcile(&mut cluster);
+    assert_eq!(picture(&cluster), "1:new 2:running");
+}
+
+#[test]
+fn a_fenced_slot_that_is_given_up_and_wanted_again_waits_too() {
+    let mut cluster = fenced();
+    lose(&mut cluster, 1);
+    let scale = |cluster: &mut Cluster, replicas| {
+        let web = (**cluster.store.service_by_name("web").unwrap()).clone();
+        cluster
+            .commit(|_, context, changes| {
+                crate::deploy::scale_service(&web, replicas, context, changes)
+            })
+            .unwrap();
+        reconcile(cluster);
+    };
+    scale(&mut cluster, 1);
+    scale(&mut cluster, 2);
+    let id = newest(&cluster, "web.1");
+    assert_eq!(cluster.store.task(id).unwrap().desired, TaskState::Ready, "{}", picture(&cluster));
+}
