@@ -52,17 +52,11 @@ pub(crate) struct Arguments {
     advertise: Option<String>,
 
     /// Become a node of the cluster whose managers listen there; only at the first start
-    #[arg(long, value_name = "ADDR:PORT,…", value_delimiter = ',', requires = "token")]
+    #[arg(long, value_name = "ADDR:PORT,…", value_delimiter = ',')]
     join: Vec<String>,
 
     /// What "ctl cluster join-token" has given out on a manager
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        requires = "join",
-        env = "SHOAL_TOKEN",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "TOKEN", env = "SHOAL_TOKEN", hide_env_values = true)]
     token: Option<String>,
 
     /// Begin a cluster with what a backup holds ("ctl cluster backup"); only at the first start

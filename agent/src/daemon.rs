@@ -50,13 +50,14 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let address = advertise(&config, listen);
     let identity = membership::establish(&config, &address).await?;
     let node = open_node(&config, &identity).await?;
-    let seat = Seat::new(Setup {
+    let managers = Managers::new(address.clone());
+    let setup = Setup {
         data_dir: config.data_dir.clone(),
         node: identity.node,
         info: node_info(&config, &node, listen, &address),
         address: address.clone(),
-    });
-    let managers = Managers::new(address.clone());
+    };
+    let seat = Seat::new(setup, managers.clone());
 
     let stop = CancellationToken::new();
     let socket = serve::bind_socket(&config.run_dir.join("shoal.sock"), config.group.as_deref())?;
@@ -156,8 +157,10 @@ async fn take_part(
     tokio::select! {
         () = session::run(node.clone(), tasks, managers, &credentials, &folder) => {}
         () = keeper.run() => {}
+        () = seat.fails() => {}
     }
-    bail!("the node's work for the cluster has ended by itself")
+    // Whoever started the agent starts it again.
+    bail!("the manager on this node has stopped; the log says why")
 }
 
 /// With containers left, everything stays for them; without, the host is as it was before.

@@ -64,7 +64,7 @@ pub(crate) async fn establish(config: &Config, address: &str) -> anyhow::Result<
             "{} belongs to a cluster already; to restore a backup, give a --data-dir that is empty",
             config.data_dir.display()
         );
-    } else if config.join.is_some() && !folder.has_certificate() {
+    } else if config.join.is_some() && folder.is_founders()? {
         bail!(
             "{} belongs to a cluster of its own already; to join another, give a --data-dir that \
              is empty",
@@ -88,6 +88,9 @@ pub(crate) fn load(
     let folder = NodeFolder::new(&config.data_dir);
     let managers = folder.managers()?;
     if !keys::exist(folder.path()) {
+        if config.force_new_cluster {
+            bail!("--force-new-cluster is for managers, and this node is a worker");
+        }
         let certificate = folder.certificate(&identity.cluster, None)?;
         if certificate.identity().role == NodeRole::Manager {
             bail!("{} lacks a manager's key; restore it from a backup", folder.path().display());
@@ -109,8 +112,15 @@ pub(crate) fn load(
     let founding = found::pending(config, &folder, identity, address, raft_id)?;
     let (begin, founding) = match founding {
         Some((begin, founding)) => (begin, Some(founding)),
-        None if config.force_new_cluster => found::alone(config, identity, address, raft_id),
-        None => (Begin::Join, None),
+        None if !config.force_new_cluster => {
+            folder.forget_alone();
+            (Begin::Join, None)
+        }
+        None if folder.was_alone() => {
+            tracing::warn!("--force-new-cluster has been done; start the agent without it");
+            (Begin::Join, None)
+        }
+        None => found::alone(config, identity, address, raft_id),
     };
     if matches!(begin, Begin::Join | Begin::Alone) && !folder.raft_dir().exists() {
         bail!(
@@ -119,7 +129,8 @@ pub(crate) fn load(
             folder.raft_dir().display()
         );
     }
-    let unlock = unlock.cloned();
+    // A key that was given and not needed is not the cluster's.
+    let unlock = unlock.filter(|_| keys::are_sealed(folder.path())).cloned();
     let manager = Some(ManagerPart { raft_id, key, unlock, begin, founding });
     Ok(Found::Member(Box::new(Membership { certificate, managers, manager })))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use shoal_manager::ca::Credentials;
+use shoal_manager::ca::{Credentials, NodeCertificate};
 use shoal_manager::keys::{self, UnlockKey};
 use shoal_manager::raft::{Begin, DataKey};
 use shoal_manager::{ControlGate, Manager, ManagerConfig, NodeInfo};
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
 use crate::membership::{ManagerPart, NodeFolder};
+use crate::session::Managers;
 
 /// What every manager of this node is started with.
 pub(crate) struct Setup {
@@ -58,13 +59,14 @@ impl Drop for Running {
 #[derive(Clone)]
 pub(crate) struct Seat {
     setup: Arc<Setup>,
+    managers: Managers,
     occupant: Arc<watch::Sender<Occupant>>,
 }
 
 impl Seat {
-    pub(crate) fn new(setup: Setup) -> Self {
+    pub(crate) fn new(setup: Setup, managers: Managers) -> Self {
         let occupant = Arc::new(watch::channel(Occupant::Nobody).0);
-        Self { setup: Arc::new(setup), occupant }
+        Self { setup: Arc::new(setup), managers, occupant }
     }
 
     /// Who sits there, as soon as that is known.
@@ -105,6 +107,39 @@ impl Seat {
         }
     }
 
+    /// Returns when a manager here has stopped by itself.
+    pub(crate) async fn fails(&self) {
+        let mut occupant = self.occupant.subscribe();
+        loop {
+            let manager = match &*occupant.borrow_and_update() {
+                Occupant::Manager(running) => Some(Arc::clone(&running.manager)),
+                Occupant::Nobody | Occupant::Locked | Occupant::Worker => None,
+            };
+            let stopped = async {
+                match &manager {
+                    Some(manager) => manager.stopped().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stopped => {
+                    let still = self.running().map(|running| Arc::clone(&running.manager));
+                    if still.zip(manager).is_some_and(|(now, then)| Arc::ptr_eq(&now, &then)) {
+                        return;
+                    }
+                }
+                // The sender is this seat's own.
+                _ = occupant.changed() => {}
+            }
+        }
+    }
+
+    /// A certificate for this node of the manager here, whose own store has the root; none when
+    /// there is none, or it does not know.
+    pub(crate) fn issue(&self) -> Option<NodeCertificate> {
+        self.running()?.manager.issue(self.setup.node)
+    }
+
     /// Starts a manager that the cluster has just made of this node.
     pub(crate) async fn take(
         &self,
@@ -128,6 +163,7 @@ impl Seat {
         credentials: &Credentials,
         part: ManagerPart,
     ) -> anyhow::Result<()> {
+        let alone = part.founding.as_ref().is_some_and(|founding| founding.alone);
         let manager = Manager::start(ManagerConfig {
             data_dir: self.setup.data_dir.clone(),
             node: self.setup.node,
@@ -147,16 +183,18 @@ impl Seat {
             key: part.key,
             control: manager.control_service(),
             routes: manager.node_routes(),
-            upkeep: tokio::spawn(keep_up(folder.clone(), Arc::clone(&manager), key, unlock)),
+            upkeep: tokio::spawn(keep_up(folder.clone(), Arc::clone(&manager), key, unlock, alone)),
             manager,
         };
         self.occupant.send_replace(Occupant::Manager(Arc::new(running)));
+        self.managers.set_own(true);
         Ok(())
     }
 
     /// Stops the manager here, if there is one; afterwards its folder is not in use.
     pub(crate) async fn leave(&self) {
         if let Some(running) = self.running() {
+            self.managers.set_own(false);
             self.leave_to_others();
             running.manager.shutdown().await;
         }
@@ -170,11 +208,15 @@ async fn keep_up(
     manager: Arc<Manager>,
     key: DataKey,
     mut unlock: Option<UnlockKey>,
+    alone: bool,
 ) {
     if !manager.is_founded().await {
         return;
     }
     folder.is_founded();
+    if alone && let Err(error) = folder.note_alone() {
+        tracing::warn!(error = format!("{error:#}"), "the next start would begin anew once more");
+    }
     while manager.unlock_key_differs(unlock.as_ref()).await {
         let state = manager.store();
         unlock = state.cluster().and_then(|cluster| UnlockKey::of(&cluster.state));

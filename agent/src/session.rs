@@ -4,16 +4,17 @@
 mod logs;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use shoal_manager::ca::Credentials;
 use shoal_proto::PROTOCOL;
 use shoal_proto::time::std_duration;
 use shoal_proto::v1::dispatcher_client::DispatcherClient;
 use shoal_proto::v1::manager_message::Message;
 use shoal_proto::v1::{
-    AgentMessage, AssignmentsAck, Heartbeat, Hello, Standing, StatusUpdate, agent_message,
+    AgentMessage, Assignments, AssignmentsAck, Heartbeat, Hello, Standing, StatusUpdate,
+    agent_message,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
@@ -52,10 +53,19 @@ struct Shared {
 #[derive(Default)]
 struct Addresses {
     known: Vec<String>,
+    /// This node is a manager itself: it is asked too, where it is now.
+    own: Option<String>,
     /// Which to try next.
     turn: usize,
     /// Where a manager has sent this node.
     redirect: Option<String>,
+}
+
+impl Addresses {
+    fn all(&self) -> Vec<String> {
+        let own = self.own.iter().filter(|own| !self.known.contains(own));
+        own.chain(&self.known).cloned().collect()
+    }
 }
 
 impl Managers {
@@ -70,7 +80,12 @@ impl Managers {
     }
 
     pub(crate) fn addresses(&self) -> Vec<String> {
-        self.lock().known.clone()
+        self.lock().all()
+    }
+
+    /// Whether this node is a manager itself.
+    pub(crate) fn set_own(&self, is_manager: bool) {
+        self.lock().own = is_manager.then(|| self.shared.advertise.clone());
     }
 
     pub(crate) fn set_addresses(&self, addresses: Vec<String>) {
@@ -102,8 +117,8 @@ impl Managers {
         }
         let turn = addresses.turn;
         addresses.turn = turn.wrapping_add(1);
-        let count = addresses.known.len();
-        (count > 0).then(|| addresses.known[turn % count].clone())
+        let all = addresses.all();
+        (!all.is_empty()).then(|| all[turn % all.len()].clone())
     }
 
     fn point_to(&self, address: String) {
@@ -185,11 +200,16 @@ async fn hold(
     };
     let (outbound, stream) = mpsc::channel(BACKLOG);
     outbound.send(wrap(agent_message::Message::Hello(hello))).await?;
-    let mut inbound = client
-        .session(ReceiverStream::new(stream))
-        .await
-        .context("the manager refuses the session")?
-        .into_inner();
+    let mut inbound = match client.session(ReceiverStream::new(stream)).await {
+        Ok(inbound) => inbound.into_inner(),
+        Err(status) => {
+            if is_removed(&status) {
+                // What it ran runs elsewhere.
+                tasks.apply(Assignments { full: true, ..Assignments::default() }).await;
+            }
+            bail!("the manager refuses the session: {}", status.message());
+        }
+    };
     node.reports.resend_all();
     let mut logs = logs::Publishers::new(node.clone(), channel);
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
@@ -200,7 +220,7 @@ async fn hold(
         tokio::select! {
             _ = heartbeat.tick() => {
                 number += 1;
-                node.lease.sent(number, Instant::now());
+                node.lease.sent(number, shoal_runtime::uptime());
                 let beat = Heartbeat { number };
                 outbound.send(wrap(agent_message::Message::Heartbeat(beat))).await?;
             }
@@ -239,6 +259,11 @@ async fn hold(
             _ = renewed.changed() => return Ok(End::Renewed),
         }
     }
+}
+
+/// Whether a manager says that the cluster does not have this node any more.
+fn is_removed(status: &tonic::Status) -> bool {
+    status.metadata().contains_key("shoal-removed")
 }
 
 fn take_standing(

@@ -4,6 +4,7 @@
 mod assigned;
 mod cleanup;
 mod container;
+mod fence;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -87,14 +87,14 @@ impl<'a> Section<'a> {
     }
 
     /// What is left is an error: a key of the specification that Shoal does not do yet, or one
-    /// that nobody knows. `x-` keys are everyone's own.
+    /// that nobody knows. `x-` keys are everyone's own, but for those that begin with `x-shoal-`.
     pub(crate) fn finish(self, known: &[&str], log: &mut Log<'_>) {
         let Self { path, entries, .. } = self;
         let at =
             |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
         for (key, _) in entries {
             let name = key.name.as_str();
-            if name.starts_with("x-") {
+            if name.starts_with("x-") && !name.starts_with("x-shoal-") {
                 continue;
             }
             if known.contains(&name) {

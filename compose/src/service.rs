@@ -48,6 +48,8 @@ pub(crate) fn read(
     if let Some(replicas) = section.parsed("scale", log, whole::<u64>) {
         spec.mode = Some(replicated(replicas));
     }
+    // The specification has no word for it: extensions are `x-` keys.
+    task.fenced = section.flag("x-shoal-fencing", log).unwrap_or(false);
     deploy::read(&mut section, &mut spec, &mut task, log);
     spec.task = Some(task);
     section.finish(keys::SERVICE, log);

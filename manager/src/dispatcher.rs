@@ -116,6 +116,9 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         if !self.shared.raft.is_leader() {
             return self.point_on();
         }
+        if self.shared.raft.store().cluster().is_none() {
+            return Err(Status::unavailable("the cluster is being set up"));
+        }
         let turn = self.liveness().begin(identity.node, self.now());
         self.register(identity.node, hello).await?;
         tracing::info!(node.id = %identity.node, "session");

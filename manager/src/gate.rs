@@ -130,7 +130,14 @@ impl ControlGate {
             Leadership::Leader { .. } => true,
         });
         tokio::select! {
-            answer = call => answer.map(|answer| Some(answer.map(Body::new))).map_err(lost),
+            answer = call => match answer {
+                Ok(answer) => Ok(Some(answer.map(Body::new))),
+                Err(error) if Peers::is_unsent(&error) => {
+                    self.peers.forget(&address);
+                    Ok(None)
+                }
+                Err(error) => Err(lost(error)),
+            },
             _ = another => {
                 self.peers.forget(&address);
                 Err(Status::unavailable(format!(

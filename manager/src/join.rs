@@ -14,6 +14,7 @@ use shoal_proto::v1::{
     IssueCertificateResponse, NodeRole, NodeSpec,
 };
 use shoal_proto::{NodeId, PROTOCOL};
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use crate::ca::{CLOCK_SKEW, ClusterCa, JoinToken, is_same_secret, peer_identity};
@@ -236,8 +237,10 @@ impl node_ca_server::NodeCa for NodeCa {
 
 /// What a node is told that the cluster does not have any more.
 pub(crate) fn removed(node: NodeId) -> Status {
-    Status::permission_denied(format!(
+    let mut status = Status::permission_denied(format!(
         "node {node} was taken out of the cluster; to join again, start the agent with an empty \
          --data-dir, --join and --token"
-    ))
+    ));
+    status.metadata_mut().insert("shoal-removed", MetadataValue::from_static("1"));
+    status
 }

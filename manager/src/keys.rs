@@ -119,6 +119,12 @@ pub fn exist(dir: &Path) -> bool {
     dir.join(FILE).exists()
 }
 
+/// Whether the folder's data key is sealed.
+#[must_use]
+pub fn are_sealed(dir: &Path) -> bool {
+    std::fs::read_to_string(dir.join(FILE)).is_ok_and(|text| is_sealed(&text))
+}
+
 /// Takes the data key away: nothing that it has encrypted can be read any more.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Runs the control loops while this manager leads: wiring only, the decisions are in
 //! `shoal_core::control`.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use shoal_core::context::Context;
 use shoal_core::control::Control;
@@ -73,11 +73,12 @@ pub(crate) async fn hand_over(raft: &Raft) {
 async fn control(raft: &Raft) {
     let (store, mut commits) = raft.commits();
     let mut control = Control::new(&store);
+    let origin = Instant::now();
     loop {
         let now = SystemTime::now();
         let mut random = random::bits;
         let mut context = Context { now, random: &mut random };
-        let pass = control.run(&raft.store(), &mut context);
+        let pass = control.run(&raft.store(), origin.elapsed(), &mut context);
         let mut wake_at = pass.wake_at;
         if !pass.changes.is_empty() {
             match raft.propose(pass.changes).await {

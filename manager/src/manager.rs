@@ -3,7 +3,9 @@
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use shoal_core::settings::Settings;
 use shoal_core::store::Store;
 use shoal_proto::NodeId;
 use shoal_proto::v1::control_server::ControlServer;
@@ -14,7 +16,7 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
 use crate::api::{Api, NodeInfo};
-use crate::ca::Credentials;
+use crate::ca::{ClusterCa, Credentials, NodeCertificate};
 use crate::dispatcher::Dispatcher;
 use crate::founding::Founding;
 use crate::gate::ControlGate;
@@ -122,6 +124,22 @@ impl Manager {
     /// told of it. False when raft has stopped before.
     pub async fn is_founded(&self) -> bool {
         self.raft.store_until(|store| store.cluster().is_some()).await
+    }
+
+    /// Returns when raft has stopped.
+    pub async fn stopped(&self) {
+        self.raft.leadership_until(|_| false).await;
+    }
+
+    /// A certificate for a manager's own node, from the root in its store: for one whose own has run
+    /// out, so that no manager would talk to it.
+    #[must_use]
+    pub fn issue(&self, node: NodeId) -> Option<NodeCertificate> {
+        let store = self.raft.store();
+        let role = store.node(node)?.present_role();
+        let ca = ClusterCa::of(&store.cluster()?.state).ok()?;
+        let validity = Settings::of(&store).certificate_validity;
+        ca.issue(node, role, validity, SystemTime::now()).ok()
     }
 
     /// Returns when the unlock key that the cluster wants is another than that; false when raft has

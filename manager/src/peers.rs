@@ -112,6 +112,18 @@ impl Peers {
         endpoint.connect().await.map_err(unreachable)
     }
 
+    /// Whether nothing was sent when a call failed: the connection could not be made again.
+    pub(crate) fn is_unsent(error: &tonic::transport::Error) -> bool {
+        let mut inner: Option<&dyn std::error::Error> = Some(error);
+        while let Some(error) = inner {
+            if error.is::<tonic::ConnectError>() {
+                return true;
+            }
+            inner = error.source();
+        }
+        false
+    }
+
     /// A connection that is kept and used again.
     pub(crate) async fn kept(&self, address: &str) -> Result<Channel, PeerError> {
         if let Some(channel) = lock(&self.shared.channels).get(address) {

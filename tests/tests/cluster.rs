@@ -228,5 +228,5 @@ fn who_may_not_join_is_told_why() {
         |log| log.contains("was taken out of the cluster"),
     );
     let last = cluster.manager.ctl(&["node", "rm", "--force", "manager"]);
-    assert!(last.code == 1 && last.stderr.contains("is a manager"), "{last:#?}");
+    assert!(last.code == 1 && last.stderr.contains("is the only manager"), "{last:#?}");
 }

@@ -372,3 +372,58 @@ fn the_root_is_replaced_while_everything_goes_on() {
     );
     cluster.managers[0].must(&["stack", "rm", "app"]);
 }
+
+#[test]
+fn what_is_fenced_never_runs_twice_not_even_when_the_agent_has_died() {
+    let _turn = turn();
+    if skip() {
+        return;
+    }
+    let mut cluster = Managers::start(1, 2);
+    let must = |cluster: &Managers, args: &[&str]| cluster.managers[0].must(args);
+    must(&cluster, &["node", "update", "--availability", "drain", "m1"]);
+    let refused = cluster.managers[0].ctl(&["cluster", "update", "--fencing-lease", "1s"]);
+    assert!(refused.code == 1 && refused.stderr.contains("the least is 3s"), "{refused:#?}");
+    must(&cluster, &["cluster", "update", "--fencing-lease", "4s", "--node-down-after", "2s"]);
+    let text = "services:\n  db:\n    image: busybox\n    command: sleep 1000\n    \
+                stop_grace_period: 0s\n    x-shoal-fencing: true\n";
+    let file = cluster.managers[0].file("app.yml", text);
+    must(&cluster, &["stack", "deploy", "-f", &file, "app", "--timeout", "60s"]);
+    let runs = |agent: &Agent| agent.must(&["ps", "-q"]).lines().count();
+    let at = usize::from(runs(&cluster.workers[1]) == 1);
+    let host = u8::try_from(at).unwrap() + 2;
+    // Cut off: the other starts it only after this one has stopped it.
+    cluster.switch.plug(host, false);
+    until("it waits", || must(&cluster, &["stack", "ps", "app"]), |text| text.contains("fencing"));
+    assert_eq!((runs(&cluster.workers[at]), runs(&cluster.workers[1 - at])), (1, 0));
+    until(
+        "it runs elsewhere",
+        || {
+            let both = (runs(&cluster.workers[at]), runs(&cluster.workers[1 - at]));
+            assert_ne!(both, (1, 1), "it runs twice");
+            both
+        },
+        |both| *both == (0, 1),
+    );
+    cluster.switch.plug(host, true);
+    cluster.until_whole();
+    // The agent dies, its container does not: the shim keeps the time.
+    let other = 1 - at;
+    cluster.workers[other].end("-9");
+    let folder = cluster.workers[other].dir().join("run/containers");
+    let ended = |agent: &Agent| {
+        let folders = std::fs::read_dir(agent.dir().join("run/containers")).unwrap().flatten();
+        folders.filter(|entry| !entry.path().join("exit").exists()).count() == 0
+    };
+    assert!(!ended(&cluster.workers[other]), "{} runs on", folder.display());
+    until(
+        "it runs elsewhere",
+        || {
+            let both = (!ended(&cluster.workers[other]), runs(&cluster.workers[at]) == 1);
+            assert_ne!(both, (true, true), "it runs twice");
+            both
+        },
+        |both| *both == (false, true),
+    );
+    must(&cluster, &["stack", "rm", "app"]);
+}

@@ -14,6 +14,7 @@ mod console;
 mod error;
 mod exit;
 mod init;
+mod lease;
 mod log;
 mod plan;
 mod protocol;
@@ -30,6 +31,7 @@ pub use cgroup::{CgroupMode, DeviceUsage, Usage};
 pub use console::{ConsoleEvent, ConsoleInput, ConsoleReader, ConsoleWriter};
 pub use error::RuntimeError;
 pub use exit::ExitStatus;
+pub use lease::uptime;
 pub use log::reader::{LogEntry, LogQuery, LogReader};
 pub use plan::{ExecMode, ExecRequest, ExecResult, IdRange, Rootfs};
 pub use request::{

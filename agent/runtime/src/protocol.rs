@@ -40,6 +40,8 @@ pub(crate) enum Request {
     Signal,
     Wait,
     Exec,
+    /// Payload: until when the container may run, in milliseconds since the host's start.
+    Lease,
     /// Payload: 1 to bring standard input, else 0.
     Attach,
 }
@@ -53,12 +55,21 @@ impl Request {
             Self::Wait => b'W',
             Self::Exec => b'E',
             Self::Attach => b'A',
+            Self::Lease => b'L',
         }
     }
 
     fn parse(byte: u8) -> io::Result<Self> {
-        [Self::State, Self::Start, Self::Signal, Self::Wait, Self::Exec, Self::Attach]
-            .into_iter()
+        let all = [
+            Self::State,
+            Self::Start,
+            Self::Signal,
+            Self::Wait,
+            Self::Exec,
+            Self::Attach,
+            Self::Lease,
+        ];
+        all.into_iter()
             .find(|request| request.byte() == byte)
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
     }

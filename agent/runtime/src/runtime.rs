@@ -479,7 +479,7 @@ impl Runtime {
         }
     }
 
-    fn request(
+    pub(crate) fn request(
         &self,
         id: &str,
         request: Request,

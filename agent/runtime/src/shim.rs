@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -26,6 +26,7 @@ use nix::unistd::pipe2;
 
 use crate::exit::ExitStatus;
 use crate::init;
+use crate::lease::uptime;
 use crate::log::sink::Sink;
 use crate::plan::IdRange;
 use crate::protocol;
@@ -220,6 +221,8 @@ struct Shim<'a> {
     started: Option<SystemTime>,
     /// Connections that wait for the exit.
     waiting: Vec<UnixStream>,
+    /// Since the host's start: then the container is killed.
+    lease: Option<Duration>,
 }
 
 impl<'a> Shim<'a> {
@@ -278,6 +281,7 @@ impl<'a> Shim<'a> {
             relay,
             started: None,
             waiting: Vec::new(),
+            lease: None,
         };
         match shim.finish_create() {
             Ok(()) => Ok((shim, init)),
@@ -338,6 +342,11 @@ impl<'a> Shim<'a> {
         sys::trim_heap();
         loop {
             let ready = self.wait_for_events();
+            if self.lease.is_some_and(|until| until <= uptime()) {
+                self.lease = None;
+                // Its end comes as a signal, like any other.
+                let _ = sys::send_signal(self.init, libc::SIGKILL);
+            }
             let has = |wanted| ready.iter().any(|(token, _)| *token == wanted);
             self.relay.handle(&ready);
             if has(Token::Listener) {
@@ -358,7 +367,16 @@ impl<'a> Shim<'a> {
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
         ];
         let mut tokens = vec![Token::Listener, Token::Signals];
-        let patience = self.relay.register(&mut fds, &mut tokens);
+        let mut patience = self.relay.register(&mut fds, &mut tokens);
+        if let Some(until) = self.lease {
+            let left = until.saturating_sub(uptime()) + Duration::from_millis(1);
+            let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let is_later =
+                patience.as_millis().is_none_or(|millis| Some(millis) > left.as_millis());
+            if is_later {
+                patience = left;
+            }
+        }
         wait_for(&mut fds, &tokens, patience)
     }
 

@@ -113,6 +113,25 @@ impl NodeFolder {
         Ok(())
     }
 
+    /// Whether this node has begun a cluster of its own.
+    pub(crate) fn is_founders(&self) -> anyhow::Result<bool> {
+        Ok(!self.has_certificate() || self.raft_id()? == Some(NonZeroU64::MIN))
+    }
+
+    /// It goes on alone: the next start must not throw out those that have joined since.
+    pub(crate) fn note_alone(&self) -> anyhow::Result<()> {
+        self.write("alone", "")
+    }
+
+    pub(crate) fn was_alone(&self) -> bool {
+        self.path.join("alone").exists()
+    }
+
+    pub(crate) fn forget_alone(&self) {
+        // Missing is the rule; what stays makes the next --force-new-cluster do nothing, and say so.
+        let _ = fs::remove_file(self.path.join("alone"));
+    }
+
     /// The cluster is founded: what it was founded with is in the managers' store.
     pub(crate) fn is_founded(&self) {
         let ca = fs::remove_dir_all(self.ca_dir());

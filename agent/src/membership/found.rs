@@ -2,10 +2,10 @@
 
 use std::num::NonZeroU64;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
-use shoal_core::settings::CERTIFICATE_VALIDITY;
+use shoal_core::settings::{CERTIFICATE_VALIDITY, Settings};
 use shoal_manager::backup::Backup;
 use shoal_manager::ca::{ClusterCa, RootCa};
 use shoal_manager::keys;
@@ -41,7 +41,7 @@ pub(super) fn found(
             ClusterCa::adopt(&folder.ca_dir(), root, &identity.cluster, now)?
         }
     };
-    settle(folder, &ca, identity.node, &[address.to_owned()])
+    settle(folder, &ca, identity.node, &[address.to_owned()], CERTIFICATE_VALIDITY)
 }
 
 /// Writes what makes the folder that of a cluster's first manager; the certificate last.
@@ -50,12 +50,13 @@ fn settle(
     ca: &ClusterCa,
     node: NodeId,
     managers: &[String],
+    validity: Duration,
 ) -> anyhow::Result<()> {
     folder.become_manager(FIRST)?;
     folder.keep_managers(managers)?;
     let key = keys::load_or_create(folder.path(), None)?;
     let now = SystemTime::now();
-    let certificate = ca.issue(node, NodeRole::Manager, CERTIFICATE_VALIDITY, now)?;
+    let certificate = ca.issue(node, NodeRole::Manager, validity, now)?;
     Ok(certificate.store(folder.path(), Some(&key))?)
 }
 
@@ -74,7 +75,8 @@ pub(super) fn restore(
         node: NodeId::from_bits(random_bits()?),
         cluster: backup.ca.cluster().to_owned(),
     };
-    settle(folder, &backup.ca, identity.node, &[address.to_owned()])?;
+    let validity = Settings::of(&backup.store).certificate_validity;
+    settle(folder, &backup.ca, identity.node, &[address.to_owned()], validity)?;
     folder.write_bytes("restore", &bytes)?;
     identity.save(&config.data_dir)?;
     Ok(identity)

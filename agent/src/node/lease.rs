@@ -1,10 +1,10 @@
 //! How long this node may go on with tasks that are fenced: a manager runs them elsewhere only when
 //! this lease has run out. It counts from the sending of the last heartbeat that a manager has
-//! acknowledged, on the clock that nobody sets.
+//! acknowledged, on the clock that nobody sets ([`shoal_runtime::uptime`]).
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Heartbeats that are remembered until they are acknowledged.
 const REMEMBERED: usize = 16;
@@ -18,8 +18,8 @@ pub(crate) struct Lease {
 #[derive(Debug, Default)]
 struct State {
     length: Option<Duration>,
-    sent: BTreeMap<u64, Instant>,
-    from: Option<Instant>,
+    sent: BTreeMap<u64, Duration>,
+    from: Option<Duration>,
 }
 
 impl Lease {
@@ -36,7 +36,7 @@ impl Lease {
         self.lock().length = length;
     }
 
-    pub(crate) fn sent(&self, number: u64, now: Instant) {
+    pub(crate) fn sent(&self, number: u64, now: Duration) {
         let mut state = self.lock();
         state.sent.insert(number, now);
         while state.sent.len() > REMEMBERED {
@@ -52,8 +52,8 @@ impl Lease {
         }
     }
 
-    /// When it runs out; none when there never was one.
-    pub(crate) fn until(&self) -> Option<Instant> {
+    /// The uptime at which it runs out; none when there never was one.
+    pub(crate) fn until(&self) -> Option<Duration> {
         let state = self.lock();
         Some(state.from? + state.length?)
     }
@@ -68,7 +68,7 @@ mod tests {
         let lease = Lease::default();
         lease.set_length(Some(Duration::from_secs(10)));
         assert_eq!(lease.until(), None);
-        let start = Instant::now();
+        let start = Duration::from_secs(1000);
         let second = Duration::from_secs(1);
         lease.sent(1, start);
         lease.sent(2, start + second);

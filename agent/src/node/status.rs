@@ -1,8 +1,9 @@
 //! What the agent keeps on disk: its assignments and each task's last status. An agent that
 //! starts anew goes on from there, with or without a manager in reach.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use prost::Message;
@@ -14,7 +15,8 @@ pub(crate) struct StatusStore {
 
 impl StatusStore {
     pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(dir.join("tasks"))?;
+        // Specs hold what is nobody else's to read.
+        DirBuilder::new().recursive(true).mode(0o700).create(dir.join("tasks"))?;
         Ok(Self { dir })
     }
 

@@ -1,7 +1,8 @@
 //! Records on disk: a file each.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use prost::Message;
@@ -13,7 +14,8 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn open(dir: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&dir)?;
+        // Specs hold what is nobody else's to read.
+        DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         Ok(Self { dir })
     }
 

@@ -12,6 +12,7 @@ use shoal_proto::v1::{
 use shoal_runtime::{Namespaces, Rootfs, RuntimeError};
 
 use super::assigned::{self, hostname};
+use super::fence;
 use super::worker::Refusal;
 use crate::container::{self, Place, Wanted, signal};
 use crate::node::Node;
@@ -66,6 +67,9 @@ pub(super) async fn start(
     let (runtime, id) = (node.runtime.clone(), task.id.clone());
     let created = blocking(move || runtime.create(&id, request)).await.map_err(rejected)?;
     node.network.attach(&task.id, &created.netns, &interfaces).await.map_err(rejected)?;
+    if task.spec.as_ref().is_some_and(|spec| spec.fenced) {
+        fence::begin(node, &task.id).await.map_err(rejected)?;
+    }
     let (runtime, id) = (node.runtime.clone(), task.id.clone());
     match blocking(move || runtime.start(&id)).await {
         Ok(()) => Ok(created.pid),
@@ -74,7 +78,7 @@ pub(super) async fn start(
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static,
 ) -> Result<T, RuntimeError> {
     tokio::task::spawn_blocking(work)

@@ -11,7 +11,7 @@ use shoal_proto::v1::{ContainerSpec, Health, Network, Task, TaskState, TaskStatu
 use shoal_runtime::{ContainerState, ExitStatus, RuntimeError};
 use tokio::sync::watch;
 
-use super::{cleanup, container};
+use super::{cleanup, container, fence};
 use crate::container::health;
 use crate::node::Node;
 
@@ -178,9 +178,18 @@ impl Worker {
             .map(|check| tokio::spawn(health::run(self.node.clone(), id.clone(), check, verdicts)));
         let exit = node.runtime.wait(&id);
         tokio::pin!(exit);
+        let fenced = self.is_fenced();
+        let lease = async {
+            match fenced {
+                true => fence::follow(&node, &id).await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::pin!(lease);
         let end = loop {
             tokio::select! {
                 exit = &mut exit => break End::Exited(exit.ok().flatten()),
+                () = &mut lease => {}
                 () = Self::until_unwanted(&mut desired) => break End::Unwanted,
                 Some(verdict) = inbox.recv() => match verdict {
                     health::Verdict::Healthy => {
@@ -202,6 +211,15 @@ impl Worker {
             End::Unwanted | End::Unhealthy(_) => self.stop().await,
         }
         Ok(end)
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.task.spec.as_ref().is_some_and(|spec| spec.fenced)
+    }
+
+    fn is_fenced_off(&self, exit: ExitStatus) -> bool {
+        let killed = exit.signal == Some(Signal::SIGKILL as i32) && !exit.oom_killed;
+        self.is_fenced() && killed && fence::has_run_out(&self.node)
     }
 
     /// The stop signal, the grace time, then SIGKILL for everything.
@@ -249,6 +267,11 @@ impl Worker {
             Ok(End::Exited(Some(exit))) if exit.code == 0 => {
                 (TaskState::Complete, "finished", String::new())
             }
+            Ok(End::Exited(Some(exit))) if self.is_fenced_off(exit) => (
+                TaskState::Failed,
+                "failed",
+                "no manager was reached for longer than the fencing lease".to_owned(),
+            ),
             Ok(End::Exited(exit)) => (TaskState::Failed, "failed", describe(exit)),
             Ok(End::Unhealthy(output)) => {
                 (TaskState::Failed, "failed", format!("health check failed: {output}"))

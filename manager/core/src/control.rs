@@ -2,13 +2,13 @@
 //! before it decided, and all that they decide commits as one change set.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use shoal_proto::{ServiceId, StackId};
 
 use crate::allocator::Allocator;
 use crate::context::Context;
-use crate::orchestrator::{self, earliest};
+use crate::orchestrator::{self, Fences, earliest};
 use crate::scheduler;
 use crate::store::{Change, Changes, Event, Key, Object, Store};
 
@@ -20,6 +20,7 @@ pub struct Control {
     stacks: BTreeSet<StackId>,
     /// Services to look at again at a time, whatever happens until then.
     waiting: BTreeMap<ServiceId, SystemTime>,
+    fences: Fences,
 }
 
 /// What one run decided.
@@ -80,8 +81,9 @@ impl Control {
     }
 
     /// Decides. What it looked at counts as seen; when the changes don't commit, call
-    /// [`Self::resync`].
-    pub fn run(&mut self, store: &Store, context: &mut Context<'_>) -> Pass {
+    /// [`Self::resync`]. `uptime` counts from any origin on a clock that nobody sets.
+    pub fn run(&mut self, store: &Store, uptime: Duration, context: &mut Context<'_>) -> Pass {
+        self.fences.observe(store, uptime);
         let mut view = View { store: store.clone(), decided: Vec::new() };
         let due = self.waiting.iter().filter(|(_, at)| **at <= context.now).map(|(id, _)| *id);
         self.services.extend(due);
@@ -89,8 +91,13 @@ impl Control {
             self.waiting.remove(&id);
             let Some(service) = view.store.service(id).cloned() else { continue };
             let mut changes = Changes::default();
-            let wake_at =
-                orchestrator::reconcile_service(&view.store, &service, context, &mut changes);
+            let wake_at = orchestrator::reconcile_service(
+                &view.store,
+                &service,
+                &self.fences,
+                context,
+                &mut changes,
+            );
             view.take(changes);
             self.waiting.extend(wake_at.map(|at| (id, at)));
         }

@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::managers;
 use crate::store::{Changes, Node, Object, Store};
 
-pub use presence::{Arrival, arrived, fenced_at, lost, unsteady_until};
+pub use presence::{Arrival, arrived, lost, unsteady_until};
 
 /// Why a node can't be changed so.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

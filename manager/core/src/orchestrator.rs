@@ -11,6 +11,7 @@ mod removal;
 mod replicated;
 mod restart;
 
+pub use fence::Fences;
 use std::time::SystemTime;
 
 use shoal_proto::v1::TaskState;
@@ -26,6 +27,7 @@ use crate::store::{Changes, Object, Service, Store, Task};
 pub fn reconcile_service(
     store: &Store,
     service: &Service,
+    fences: &Fences,
     context: &mut Context<'_>,
     changes: &mut Changes,
 ) -> Option<SystemTime> {
@@ -33,7 +35,7 @@ pub fn reconcile_service(
         removal::reconcile_service(store, service, context, changes);
         return None;
     }
-    replicated::reconcile(store, service, context, changes)
+    replicated::reconcile(store, service, fences, context, changes)
 }
 
 /// Whether `other`'s state lets a service that depends on it start; see [`dependency`].

@@ -15,7 +15,8 @@ pub const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(90 * 86_400);
 /// How long a node that no manager reaches goes on with tasks that are fenced.
 pub const FENCING_LEASE: Duration = Duration::from_secs(10);
 
-const LEAST_DOWN_AFTER: Duration = Duration::from_secs(1);
+/// Two heartbeats.
+const LEAST_DOWN_AFTER: Duration = Duration::from_secs(2);
 const LEAST_VALIDITY: Duration = Duration::from_secs(3600);
 const LEAST_LEASE: Duration = Duration::from_secs(3);
 

@@ -28,6 +28,7 @@ impl Shim<'_> {
             Request::State => Ok(self.state()),
             Request::Start => self.start(),
             Request::Signal => self.signal(&payload),
+            Request::Lease => self.set_lease(&payload),
             Request::Wait if self.waiting.len() < MAX_WAITING => {
                 return self.waiting.push(connection);
             }
@@ -69,6 +70,14 @@ impl Shim<'_> {
         sys::send_signal(self.init, number.into())
             .map(|()| String::new())
             .map_err(|error| (protocol::FAILED, format!("signal {number}: {error}")))
+    }
+
+    fn set_lease(&mut self, payload: &[u8]) -> Result<String, (u8, String)> {
+        let Some(millis) = payload.first_chunk::<8>() else {
+            return Err((protocol::FAILED, "a lease without a time".to_owned()));
+        };
+        self.lease = Some(Duration::from_millis(u64::from_le_bytes(*millis)));
+        Ok(String::new())
     }
 
     fn attach(&mut self, mut connection: UnixStream, payload: &[u8]) {

@@ -85,6 +85,10 @@ const BUSYBOX: &str = "/bin/busybox";
 const TESTS: &[(&str, Test)] = &[
     ("a_container_is_alone", a_container_is_alone),
     ("exit_codes_and_signals", exit_codes_and_signals),
+    (
+        "a_lease_that_is_not_renewed_ends_its_container",
+        a_lease_that_is_not_renewed_ends_its_container,
+    ),
     ("commands_that_cannot_run", commands_that_cannot_run),
     ("output_is_logged", output_is_logged),
     ("privileges_are_what_docker_gives", privileges_are_what_docker_gives),
@@ -279,6 +283,25 @@ fn a_killed_shim_takes_its_container_along(fixture: &Fixture) {
     assert_eq!(fixture.tokio.block_on(fixture.runtime.wait("orphan")).unwrap(), None);
     assert_eq!(fixture.runtime.state("orphan").unwrap(), ContainerState::Dead);
     fixture.runtime.delete("orphan").unwrap();
+}
+
+fn a_lease_that_is_not_renewed_ends_its_container(fixture: &Fixture) {
+    let request = fixture.request("leased", &["sleep", "60"], |_| {});
+    fixture.runtime.create("leased", request).unwrap();
+    let lease = |millis| {
+        let until = shoal_runtime::uptime() + Duration::from_millis(millis);
+        fixture.runtime.set_lease("leased", until).unwrap();
+        until
+    };
+    lease(2000);
+    fixture.runtime.start("leased").unwrap();
+    // Put off in time, it goes on; nobody has to be there when it runs out.
+    lease(60_000);
+    let until = lease(500);
+    let exit = fixture.wait("leased");
+    assert_eq!(exit.signal, Some(Signal::SIGKILL as i32));
+    assert!(shoal_runtime::uptime() >= until, "it ended too early");
+    fixture.runtime.delete("leased").unwrap();
 }
 
 fn init_forwards_and_reaps(fixture: &Fixture) {

@@ -54,7 +54,8 @@ impl Leader {
     /// One pass; whether it changed anything, and when the next is due.
     fn pass(&mut self) -> (bool, Option<SystemTime>) {
         let control = &mut self.control;
-        let pass = self.cluster.with(|store, context| control.run(store, context));
+        let uptime = self.cluster.now.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let pass = self.cluster.with(|store, context| control.run(store, uptime, context));
         let changed = !pass.changes.is_empty();
         self.commit(pass.changes);
         (changed, pass.wake_at)
@@ -95,7 +96,7 @@ impl Leader {
             assert_eq!(live, running, "{case}: tasks of {name} that are wanted");
         }
         let mut next = Control::new(store);
-        let pass = self.cluster.with(|store, context| next.run(store, context));
+        let pass = self.cluster.with(|store, context| next.run(store, Duration::ZERO, context));
         assert!(pass.changes.is_empty(), "{case}: a new leader would do {:?}", pass.changes);
     }
 }

@@ -72,16 +72,6 @@ pub fn unsteady_until(node: &Node, now: SystemTime) -> Option<SystemTime> {
     (until > now).then_some(until)
 }
 
-/// From when on tasks that are fenced may run elsewhere: the node, which no manager has reached
-/// since it was marked down, has given them up by itself. None while it is not down.
-#[must_use]
-pub fn fenced_at(node: &Node, lease: Duration) -> Option<SystemTime> {
-    if node.status.state() != NodeState::Down {
-        return None;
-    }
-    Some(node.status.changed_at.as_ref().map_or(SystemTime::UNIX_EPOCH, system_time) + lease)
-}
-
 fn since(at: &Timestamp, now: SystemTime) -> Duration {
     now.duration_since(system_time(at)).unwrap_or_default()
 }

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use shoal_proto::TaskId;
 use shoal_proto::v1::{TaskSpec, TaskState, TaskStatus};
 
-use super::fence::{self, Lost};
+use super::fence::{self, Fences, Lost};
 use super::restart::{Decision, decide};
 use super::{dependency, history, stop};
 use crate::context::Context;
@@ -23,6 +23,7 @@ const UPDATE_PARALLELISM: usize = 1;
 pub(super) fn reconcile(
     store: &Store,
     service: &Service,
+    fences: &Fences,
     context: &mut Context<'_>,
     changes: &mut Changes,
 ) -> Option<SystemTime> {
@@ -39,7 +40,7 @@ pub(super) fn reconcile(
     for (slot, tasks) in &slots {
         if !wanted.contains(slot) {
             for task in tasks {
-                match fence::lost(store, task, context.now) {
+                match fences.lost(store, task, context.now) {
                     Lost::Gone => changes.delete(&Object::Task(Arc::clone(task))),
                     Lost::No | Lost::Until(_) => stop(task, TaskState::Remove, context, changes),
                 }
@@ -57,7 +58,7 @@ pub(super) fn reconcile(
     for slot in wanted {
         let tasks = slots.get(&slot).map(Vec::as_slice).unwrap_or_default();
         let (unmet, now) = (unmet.as_deref(), context.now);
-        let pass = SlotPass { store, service, spec: &spec, slot, tasks, unmet, now };
+        let pass = SlotPass { store, service, spec: &spec, slot, tasks, unmet, fences, now };
         let at = pass.run(&mut budget, context, changes);
         wake_at = earliest(wake_at, at);
     }
@@ -117,6 +118,7 @@ struct SlotPass<'a> {
     slot: Slot,
     tasks: &'a [&'a Arc<Task>],
     unmet: Option<&'a str>,
+    fences: &'a Fences,
     now: SystemTime,
 }
 
@@ -151,11 +153,12 @@ impl SlotPass<'_> {
 
     /// When the first task that is fenced off may be replaced.
     fn fences_fall(&self) -> Option<SystemTime> {
-        let times =
-            self.tasks.iter().filter_map(|task| match fence::lost(self.store, task, self.now) {
+        let times = self.tasks.iter().filter_map(|task| {
+            match self.fences.lost(self.store, task, self.now) {
                 Lost::Until(at) => Some(at),
                 Lost::No | Lost::Gone => None,
-            });
+            }
+        });
         times.max()
     }
 
@@ -165,7 +168,7 @@ impl SlotPass<'_> {
 
     /// It has ended, or is out of reach and may run or not.
     fn is_over(&self, task: &Task) -> bool {
-        task.state().is_terminal() || fence::lost(self.store, task, self.now) == Lost::Gone
+        task.state().is_terminal() || self.fences.lost(self.store, task, self.now) == Lost::Gone
     }
 
     /// Lets a held task run once nothing stands in its way, or says what does.
@@ -174,7 +177,7 @@ impl SlotPass<'_> {
             return;
         }
         let blocker = self.tasks.iter().find(|other| other.id != task.id && !self.is_over(other));
-        let blocker = blocker.map(|other| match fence::lost(self.store, other, self.now) {
+        let blocker = blocker.map(|other| match self.fences.lost(self.store, other, self.now) {
             Lost::Until(_) => fence::words(self.store, other),
             Lost::No | Lost::Gone => {
                 format!("waits for {}.{} to make room", other.service_name, other.slot)
