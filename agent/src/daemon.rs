@@ -96,7 +96,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     // Other nodes find out at once, and go to another manager.
     nodes.abort();
     // A watch that somebody leaves open must not hold the agent up.
-    let _ = tokio::time::timeout(DRAIN, people).await;
+    if !people.is_finished() {
+        let _ = tokio::time::timeout(DRAIN, people).await;
+    }
     close(&config, &node, &tasks, &singles).await;
     ended
 }

@@ -112,6 +112,9 @@ pub(crate) fn load(
     let founding = found::pending(config, &folder, identity, address, raft_id)?;
     let (begin, founding) = match founding {
         Some((begin, founding)) => (begin, Some(founding)),
+        None if folder.is_going_alone() => {
+            found::alone(config, identity, address, raft_id, &folder)?
+        }
         None if !config.force_new_cluster => {
             folder.forget_alone();
             (Begin::Join, None)
@@ -120,7 +123,7 @@ pub(crate) fn load(
             tracing::warn!("--force-new-cluster has been done; start the agent without it");
             (Begin::Join, None)
         }
-        None => found::alone(config, identity, address, raft_id),
+        None => found::alone(config, identity, address, raft_id, &folder)?,
     };
     if matches!(begin, Begin::Join | Begin::Alone) && !folder.raft_dir().exists() {
         bail!(

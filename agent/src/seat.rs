@@ -3,6 +3,7 @@
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use shoal_manager::ca::{Credentials, NodeCertificate};
@@ -16,6 +17,9 @@ use tonic::service::Routes;
 
 use crate::membership::{ManagerPart, NodeFolder};
 use crate::session::Managers;
+
+/// Before a key that could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What every manager of this node is started with.
 pub(crate) struct Setup {
@@ -145,10 +149,15 @@ impl Seat {
         &self,
         folder: &NodeFolder,
         credentials: &Credentials,
+        key: Option<DataKey>,
     ) -> anyhow::Result<()> {
+        let key = match key {
+            Some(key) => key,
+            None => keys::load_or_create(folder.path(), None)?,
+        };
         let part = ManagerPart {
             raft_id: folder.raft_id()?.context("the folder does not say which manager it is")?,
-            key: keys::load_or_create(folder.path(), None)?,
+            key,
             unlock: None,
             begin: Begin::Join,
             founding: None,
@@ -219,10 +228,16 @@ async fn keep_up(
     }
     while manager.unlock_key_differs(unlock.as_ref()).await {
         let state = manager.store();
-        unlock = state.cluster().and_then(|cluster| UnlockKey::of(&cluster.state));
-        match keys::store(folder.path(), &key, unlock.as_ref()) {
-            Ok(()) => tracing::info!(locked = unlock.is_some(), "the manager's key is kept anew"),
-            Err(error) => tracing::error!(%error, "the manager's key can't be kept as it should"),
+        let wanted = state.cluster().and_then(|cluster| UnlockKey::of(&cluster.state));
+        match keys::store(folder.path(), &key, wanted.as_ref()) {
+            Ok(()) => {
+                tracing::info!(locked = wanted.is_some(), "the manager's key is kept anew");
+                unlock = wanted;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the manager's key can't be kept as it should");
+                tokio::time::sleep(RETRY).await;
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use shoal_proto::v1::containers_server::ContainersServer;
 use shoal_proto::v1::images_server::ImagesServer;
 use shoal_proto::v1::lock_server::LockServer;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
@@ -36,6 +36,11 @@ use crate::seat::{Occupant, Seat};
 
 /// Connections that have come and are not served yet.
 const BACKLOG: usize = 64;
+/// Connections of hosts that have gone without a word are given up.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Handshakes under way; more wait.
+const HANDSHAKES: usize = 256;
 /// A handshake has this long.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// After a connection that could not be accepted.
@@ -140,6 +145,8 @@ pub(crate) async fn nodes(
     let routes = axum::Router::new().fallback_service(AtSeat(seat));
     Server::builder()
         .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .add_routes(Routes::from(routes))
         .serve_with_incoming_shutdown(handshakes(listener, credentials), stop.cancelled())
         .await
@@ -155,6 +162,7 @@ fn handshakes(
     tokio::spawn(async move {
         let mut certificates = credentials.watch();
         let mut acceptor = acceptor(&credentials.current());
+        let turns = Arc::new(Semaphore::new(HANDSHAKES));
         loop {
             let connection = tokio::select! {
                 connection = listener.accept() => connection,
@@ -174,7 +182,10 @@ fn handshakes(
                 }
             };
             let accepted = accepted.clone();
+            // It is never closed.
+            let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
             tokio::spawn(async move {
+                let _turn = turn;
                 // Small messages of both sides must not wait for each other.
                 let _ = connection.set_nodelay(true);
                 let shaken = tokio::time::timeout(HANDSHAKE, acceptor.accept(connection)).await;

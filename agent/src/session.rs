@@ -4,7 +4,7 @@
 mod logs;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use shoal_manager::ca::Credentials;
@@ -32,6 +32,8 @@ const KEEP_ALIVE: Duration = Duration::from_millis(500);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
+/// A manager that acknowledges nothing for so long can't do its work.
+const SILENCE: Duration = Duration::from_millis(2500);
 const MAX_REDIRECTS: usize = 3;
 /// Messages that wait for the connection.
 const BACKLOG: usize = 16;
@@ -200,7 +202,9 @@ async fn hold(
     };
     let (outbound, stream) = mpsc::channel(BACKLOG);
     outbound.send(wrap(agent_message::Message::Hello(hello))).await?;
-    let mut inbound = match client.session(ReceiverStream::new(stream)).await {
+    let begun = client.session(ReceiverStream::new(stream));
+    let begun = tokio::time::timeout(SILENCE, begun).await;
+    let mut inbound = match begun.context("the manager does not answer")? {
         Ok(inbound) => inbound.into_inner(),
         Err(status) => {
             if is_removed(&status) {
@@ -216,9 +220,13 @@ async fn hold(
     heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut number = 0;
     node.lease.begin();
+    let mut heard = Instant::now();
     loop {
         tokio::select! {
             _ = heartbeat.tick() => {
+                if heard.elapsed() > SILENCE {
+                    bail!("the manager has been silent for too long");
+                }
                 number += 1;
                 node.lease.sent(number, shoal_runtime::uptime());
                 let beat = Heartbeat { number };
@@ -252,7 +260,10 @@ async fn hold(
                     Some(Message::Standing(standing)) => {
                         take_standing(managers, folder, node, Some(standing));
                     }
-                    Some(Message::HeartbeatAck(ack)) => node.lease.heard(ack.number),
+                    Some(Message::HeartbeatAck(ack)) => {
+                        heard = Instant::now();
+                        node.lease.heard(ack.number);
+                    }
                     None => {}
                 }
             }

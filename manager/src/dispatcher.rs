@@ -71,7 +71,10 @@ impl Dispatcher {
         let mut check = tokio::time::interval(CHECK);
         loop {
             check.tick().await;
-            let patience = Settings::of(&self.shared.raft.store()).node_down_after;
+            let store = self.shared.raft.store();
+            let patience = Settings::of(&store).node_down_after;
+            let ready = store.nodes().filter(|node| node.status.state() == NodeState::Ready);
+            self.liveness().adopt(ready.map(|node| node.id), self.now());
             let silent = self.liveness().take_silent(patience, self.now());
             if !silent.is_empty() {
                 self.note_lost(&silent).await;
@@ -88,14 +91,17 @@ impl Dispatcher {
     }
 }
 
-fn identify<T>(request: &Request<T>) -> Result<NodeIdentity, Status> {
+fn identify<T>(peers: &Peers, request: &Request<T>) -> Result<NodeIdentity, Status> {
     let certificates = request
         .peer_certs()
         .ok_or_else(|| Status::unauthenticated("a node must show its certificate"))?;
     let own = certificates
         .first()
         .ok_or_else(|| Status::unauthenticated("a node must show its certificate"))?;
-    peer_identity(own).map_err(|error| Status::unauthenticated(error.to_string()))
+    let identity =
+        peer_identity(own).map_err(|error| Status::unauthenticated(error.to_string()))?;
+    peers.check_cluster(&identity)?;
+    Ok(identity)
 }
 
 #[tonic::async_trait]
@@ -106,7 +112,7 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let identity = identify(&request)?;
+        let identity = identify(&self.shared.peers, &request)?;
         let mut inbound = request.into_inner();
         let first = inbound.next().await.transpose()?.and_then(|message| message.message);
         let Some(agent_message::Message::Hello(hello)) = first else {
@@ -115,6 +121,9 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         check_protocol(hello.protocol)?;
         if !self.shared.raft.is_leader() {
             return self.point_on();
+        }
+        if !self.shared.raft.is_awake() {
+            return Err(Status::unavailable("this manager's disk does not answer"));
         }
         if self.shared.raft.store().cluster().is_none() {
             return Err(Status::unavailable("the cluster is being set up"));
@@ -130,21 +139,31 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<Streaming<PublishLogsRequest>>,
     ) -> Result<Response<PublishLogsResponse>, Status> {
-        identify(&request)?;
+        let node = identify(&self.shared.peers, &request)?.node;
         let mut inbound = request.into_inner();
-        let mut subscription = String::new();
+        let mut subscription = None;
         while let Some(part) = inbound.next().await.transpose()? {
-            subscription.clone_from(&part.subscription_id);
-            let Some(reader) = self.shared.broker.reader(&subscription) else {
+            let broker = &self.shared.broker;
+            let reader = broker.reader(&part.subscription_id, node);
+            let Some(reader) = reader else {
                 return Err(Status::cancelled("the reader has gone"));
             };
+            subscription
+                .get_or_insert_with(|| broker.finish_when_dropped(part.subscription_id.clone()));
             for entry in part.entries {
+                // A node tells of its own tasks, nobody else's.
+                let task = entry.task_id.parse().ok();
+                let store = self.shared.raft.store();
+                let task = task.and_then(|task| store.task(task));
+                if task.is_some_and(|task| task.node != Some(node)) {
+                    continue;
+                }
                 if reader.send(entry).await.is_err() {
                     return Err(Status::cancelled("the reader has gone"));
                 }
             }
         }
-        self.shared.broker.finish(&subscription);
+        drop(subscription);
         Ok(Response::new(PublishLogsResponse {}))
     }
 }

@@ -76,7 +76,7 @@ impl Founding {
                 spec.set_role(NodeRole::Manager);
                 changes.create(context, joined(*node, spec, Some(*raft_id), address));
             }
-            Some(old) if old.raft_id != Some(*raft_id) => {
+            Some(old) if old.raft_id != Some(*raft_id) || old.spec.role() != NodeRole::Manager => {
                 let mut new = (**old).clone();
                 new.spec.set_role(NodeRole::Manager);
                 new.raft_id = Some(*raft_id);

@@ -24,6 +24,9 @@ use crate::raft::{ProposeError, Raft};
 use crate::random;
 use crate::read::{self, no_leader};
 
+/// On a request that another manager has passed on.
+const PASSED_ON: &str = "shoal-passed-on";
+
 /// The service; clones share it.
 #[derive(Clone)]
 pub(crate) struct NodeCa {
@@ -63,15 +66,20 @@ impl NodeCa {
         let IssueCertificateRequest { token, node_name: name, address, .. } = request;
         let token: JoinToken =
             token.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
-        loop {
-            let store = read::barrier(&self.raft).await?;
+        let role_in = |store: &Store| {
             let state = &store.cluster().ok_or_else(not_founded)?.state;
-            let role = role_of(state, &token).ok_or_else(|| {
+            role_of(state, &token).ok_or_else(|| {
                 Status::permission_denied(
                     "the join token is not, or no longer, this cluster's; get the present one with \
                      \"ctl cluster join-token\" on a manager",
                 )
-            })?;
+            })
+        };
+        // Whoever has no token is to cause no work.
+        role_in(&self.raft.store())?;
+        loop {
+            let store = read::barrier(&self.raft).await?;
+            let role = role_in(&store)?;
             check_name(&store, name)?;
             let mut random = random::bits;
             let mut context = Context { now: SystemTime::now(), random: &mut random };
@@ -105,6 +113,8 @@ impl NodeCa {
         let address = self.peers.leader_address().ok_or_else(|| no_leader(&self.raft))?;
         let channel = self.peers.kept(&address).await;
         let channel = channel.map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut request = Request::new(request);
+        request.metadata_mut().insert(PASSED_ON, MetadataValue::from_static("1"));
         let answer = NodeCaClient::new(channel).issue_certificate(request).await;
         answer.inspect_err(|_| self.peers.forget(&address))
     }
@@ -201,6 +211,7 @@ impl node_ca_server::NodeCa for NodeCa {
         request: Request<IssueCertificateRequest>,
     ) -> Result<Response<IssueCertificateResponse>, Status> {
         let peer = request.peer_certs().and_then(|certificates| certificates.first().cloned());
+        let passed_on = request.metadata().contains_key(PASSED_ON);
         let request = request.into_inner();
         check_protocol(request.protocol)?;
         check_clock(&request)?;
@@ -208,6 +219,7 @@ impl node_ca_server::NodeCa for NodeCa {
             ("", Some(own)) => {
                 let identity = peer_identity(&own)
                     .map_err(|error| Status::unauthenticated(error.to_string()))?;
+                self.peers.check_cluster(&identity)?;
                 let store = read::barrier(&self.raft).await?;
                 let node = store.node(identity.node).ok_or_else(|| removed(identity.node))?;
                 ((**node).clone(), store)
@@ -216,6 +228,8 @@ impl node_ca_server::NodeCa for NodeCa {
                 return Err(Status::unauthenticated("a node that renews shows its certificate"));
             }
             _ if self.raft.is_leader() => self.admit(&request).await?,
+            // Two managers that take each other for the leader must not go on asking.
+            _ if passed_on => return Err(no_leader(&self.raft)),
             _ => return self.ask_leader(request).await,
         };
         let state = &store.cluster().ok_or_else(not_founded)?.state;

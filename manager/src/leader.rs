@@ -5,7 +5,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use shoal_core::context::Context;
 use shoal_core::control::Control;
+use shoal_core::managers;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::watch;
 
 use crate::dispatcher::Dispatcher;
 use crate::founding::Founding;
@@ -16,31 +18,49 @@ use crate::{membership, random, rotation};
 const RETRY: Duration = Duration::from_secs(1);
 /// What a manager that goes on alone gives the nodes more: they look for it where others were.
 const FIRST_GRACE: Duration = Duration::from_secs(10);
+/// Before a leader begins anew.
+const AGAIN: Duration = Duration::from_millis(200);
 /// How long a leader that stops waits for another.
 const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// Never ends while raft runs: leads each time that this manager is elected.
-pub(crate) async fn run(raft: Raft, dispatcher: Dispatcher, mut founding: Option<Founding>) {
+pub(crate) async fn run(
+    raft: Raft,
+    dispatcher: Dispatcher,
+    mut founding: Option<(Founding, watch::Sender<bool>)>,
+) {
     while raft.leadership_until(|now| matches!(now, Leadership::Leader { .. })).await {
         tracing::info!(raft.term = raft.status().term, "leading");
         tokio::select! {
             () = lead(&raft, &dispatcher, &mut founding) => {}
-            _ = raft.leadership_until(|now| matches!(now, Leadership::Follower { .. })) => {}
+            _ = raft.leadership_until(|now| matches!(now, Leadership::Follower { .. })) => {
+                tracing::info!("no longer leading");
+                continue;
+            }
         }
-        tracing::info!("no longer leading");
+        // A part has ended because something was refused to a leader that still leads, or because it
+        // leads no more and that is not shown yet.
+        tokio::time::sleep(AGAIN).await;
     }
 }
 
 /// Everything that a leader does. A part that ends has found that this manager leads no more; the
 /// others would find the same.
-async fn lead(raft: &Raft, dispatcher: &Dispatcher, founding: &mut Option<Founding>) {
+async fn lead(
+    raft: &Raft,
+    dispatcher: &Dispatcher,
+    founding: &mut Option<(Founding, watch::Sender<bool>)>,
+) {
     let mut longer = Duration::ZERO;
-    if let Some(what) = founding {
+    if let Some((what, founded)) = founding {
         if what.alone {
             longer = FIRST_GRACE;
         }
         match what.carry_out(raft).await {
-            Ok(()) => *founding = None,
+            Ok(()) => {
+                founded.send_replace(true);
+                *founding = None;
+            }
             Err(error) => {
                 tracing::error!(%error, "the cluster can't be founded yet");
                 return tokio::time::sleep(RETRY).await;
@@ -62,8 +82,10 @@ pub(crate) async fn hand_over(raft: &Raft) {
     }
     let own = raft.status().id;
     let Ok(caught_up) = raft.caught_up().await else { return };
+    let wanted = managers::wanted(&raft.store());
     let voters = raft.members().voters;
-    let Some(heir) = voters.iter().find(|id| **id != own && caught_up.contains(id)) else { return };
+    let fit = |id: &&u64| **id != own && caught_up.contains(id) && wanted.contains(id);
+    let Some(heir) = voters.iter().find(fit) else { return };
     raft.transfer_leadership(*heir);
     let done = raft.leadership_until(|now| matches!(now, Leadership::Follower { .. }));
     // Without it the others hold an election when this manager has gone.

@@ -21,8 +21,26 @@ pub(crate) struct LogBroker {
 #[derive(Default)]
 struct State {
     sessions: BTreeMap<NodeId, mpsc::UnboundedSender<ManagerMessage>>,
-    readers: BTreeMap<String, mpsc::Sender<LogEntry>>,
+    readers: BTreeMap<String, Reader>,
     number: u64,
+}
+
+struct Reader {
+    /// Whose lines it waits for.
+    node: NodeId,
+    entries: mpsc::Sender<LogEntry>,
+}
+
+/// Ends a subscription, however its stream ends.
+pub(crate) struct Finish<'a> {
+    broker: &'a LogBroker,
+    id: String,
+}
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        self.broker.state().readers.remove(&self.id);
+    }
 }
 
 /// A reader's end. Dropping it tells the nodes to stop.
@@ -52,17 +70,29 @@ impl LogBroker {
         let mut state = self.state();
         if state.sessions.get(&node).is_some_and(|current| current.same_channel(sender)) {
             state.sessions.remove(&node);
+            // Nothing more comes for them; a reader that is full finds out by their end.
+            for reader in state.readers.values().filter(|reader| reader.node == node) {
+                let _ = reader.entries.try_send(LogEntry {
+                    node_id: node.to_string(),
+                    error: "the node was lost; its part of the logs ends here".to_owned(),
+                    ..LogEntry::default()
+                });
+            }
+            state.readers.retain(|_, reader| reader.node != node);
         }
     }
 
-    /// Where lines for a subscription go; none when its reader has gone.
-    pub(crate) fn reader(&self, id: &str) -> Option<mpsc::Sender<LogEntry>> {
-        self.state().readers.get(id).cloned()
+    /// Where lines of a node for a subscription go; none when its reader has gone, or waits for
+    /// another node's.
+    pub(crate) fn reader(&self, id: &str, node: NodeId) -> Option<mpsc::Sender<LogEntry>> {
+        let state = self.state();
+        let reader = state.readers.get(id).filter(|reader| reader.node == node)?;
+        Some(reader.entries.clone())
     }
 
-    /// All lines of the subscription have come.
-    pub(crate) fn finish(&self, id: &str) {
-        self.state().readers.remove(id);
+    /// All lines of the subscription have come when the answer is dropped.
+    pub(crate) fn finish_when_dropped(&self, id: String) -> Finish<'_> {
+        Finish { broker: self, id }
     }
 
     pub(crate) fn subscribe(&self) -> Subscription<'_> {
@@ -94,7 +124,7 @@ impl Subscription<'_> {
         if session.send(ManagerMessage { message: Some(message) }).is_err() {
             return false;
         }
-        state.readers.insert(id.clone(), sender.clone());
+        state.readers.insert(id.clone(), Reader { node, entries: sender.clone() });
         self.open.insert(id, node);
         true
     }

@@ -12,6 +12,7 @@ use shoal_proto::v1::control_server::ControlServer;
 use shoal_proto::v1::dispatcher_server::DispatcherServer;
 use shoal_proto::v1::node_ca_server::NodeCaServer;
 use shoal_proto::v1::raft_server::RaftServer;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
@@ -26,6 +27,7 @@ use crate::leader;
 use crate::logs::LogBroker;
 use crate::peers::Peers;
 use crate::raft::{self, Begin, DataKey, Raft, RaftConfig, RaftError};
+use crate::read::not_leader;
 use crate::transport::{self, RaftService, Sender, manager_identity};
 
 /// What a manager is started with.
@@ -57,6 +59,8 @@ pub struct Manager {
     dispatcher: Dispatcher,
     node_ca: NodeCa,
     peers: Peers,
+    /// What it was started to write first is written.
+    founded: watch::Receiver<bool>,
     leader: JoinHandle<()>,
 }
 
@@ -80,8 +84,10 @@ impl Manager {
         let dispatcher = Dispatcher::new(raft.clone(), peers.clone(), Arc::clone(&broker));
         let node_ca = NodeCa::new(raft.clone(), peers.clone());
         let api = Api::new(raft.clone(), broker, config.node, config.info, node_ca.clone());
-        let leader = tokio::spawn(leader::run(raft.clone(), dispatcher.clone(), config.founding));
-        Ok(Self { raft, api, dispatcher, node_ca, peers, leader })
+        let (sender, founded) = watch::channel(config.founding.is_none());
+        let founding = config.founding.map(|founding| (founding, sender));
+        let leader = tokio::spawn(leader::run(raft.clone(), dispatcher.clone(), founding));
+        Ok(Self { raft, api, dispatcher, node_ca, peers, founded, leader })
     }
 
     /// The API of the cluster, to be served to people.
@@ -95,11 +101,14 @@ impl Manager {
     /// caller's certificate itself.
     #[must_use]
     pub fn node_routes(&self) -> Routes {
-        let raft = self.raft.clone();
-        // Other managers pass people's requests on.
+        let (raft, peers) = (self.raft.clone(), self.peers.clone());
+        // Other managers pass people's requests on, to the leader alone, which knows all nodes.
         let control = ControlServer::with_interceptor(self.api.clone(), move |request| {
-            manager_identity(&raft, &request)?;
-            Ok(request)
+            manager_identity(&raft, &peers, &request)?;
+            match raft.is_leader() {
+                true => Ok(request),
+                false => Err(not_leader("this manager does not lead".to_owned())),
+            }
         });
         let raft = RaftService::new(self.raft.clone(), self.peers.clone());
         Routes::new(DispatcherServer::new(self.dispatcher.clone()))
@@ -120,10 +129,12 @@ impl Manager {
         self.raft.is_leader() && self.raft.store().cluster().is_some()
     }
 
-    /// Returns when the store has the cluster in it: it has been founded, or this manager has been
-    /// told of it. False when raft has stopped before.
+    /// Returns when what this manager was started to write first is committed, and the store has the
+    /// cluster in it. False when raft has stopped before.
     pub async fn is_founded(&self) -> bool {
-        self.raft.store_until(|store| store.cluster().is_some()).await
+        let mut founded = self.founded.clone();
+        founded.wait_for(|founded| *founded).await.is_ok()
+            && self.raft.store_until(|store| store.cluster().is_some()).await
     }
 
     /// Returns when raft has stopped.

@@ -61,7 +61,10 @@ async fn step(raft: &Raft) -> Result<Duration, ProposeError> {
     if !strangers && !leaving {
         return Ok(CHECK);
     }
-    let caught_up: BTreeSet<u64> = raft.caught_up().await?;
+    let caught_up: BTreeSet<u64> = match raft.caught_up().await {
+        Err(ProposeError::Storage(_)) => return Ok(PAUSE),
+        caught_up => caught_up?,
+    };
     let group = Group {
         voters: members.voters,
         learners: members.learners,
@@ -97,6 +100,7 @@ async fn let_go(raft: &Raft, members: &BTreeSet<u64>) -> Result<bool, ProposeErr
     }
     match raft.propose(changes.into_vec()).await {
         Ok(_) | Err(ProposeError::Conflict(_)) => Ok(true),
+        Err(ProposeError::Storage(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::ca::Credentials;
+use crate::ca::{Credentials, NodeIdentity};
 use crate::raft::{Leadership, Raft};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -65,6 +66,15 @@ impl Peers {
         self.shared.raft.get()
     }
 
+    /// One root may be of several clusters when it is an operator's own.
+    pub(crate) fn check_cluster(&self, identity: &NodeIdentity) -> Result<(), Status> {
+        let own = self.shared.credentials.current();
+        if identity.cluster == own.identity().cluster {
+            return Ok(());
+        }
+        Err(Status::permission_denied("that certificate is of another cluster"))
+    }
+
     /// A manager has called from there.
     pub(crate) fn note_caller(&self, raft_id: u64, address: &str) {
         lock(&self.shared.callers).insert(raft_id, address.to_owned());
@@ -91,7 +101,10 @@ impl Peers {
     /// A connection that has been opened: nothing has been sent over it when this fails.
     pub(crate) async fn connect(&self, raft_id: u64) -> Result<Channel, PeerError> {
         let address = self.address(raft_id).ok_or(PeerError::NoAddress(raft_id))?;
-        self.connect_to(&address).await
+        self.connect_to(&address).await.inspect_err(|_| {
+            // It may have moved: its node says where to.
+            lock(&self.shared.callers).remove(&raft_id);
+        })
     }
 
     pub(crate) async fn connect_to(&self, address: &str) -> Result<Channel, PeerError> {

@@ -18,8 +18,9 @@ mod waiting;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shoal_core::store::{Change, Conflict, Event, Store};
 use tokio::sync::{broadcast, oneshot};
@@ -250,6 +251,35 @@ pub struct Status {
 pub struct Raft {
     orders: Sender<Order>,
     published: Published,
+    pulse: Pulse,
+}
+
+/// Work that takes longer than this is a disk that does not answer. Others hold an election after
+/// as long.
+const ASLEEP: Duration = Duration::from_secs(1);
+
+/// When the raft thread was last done with its work.
+#[derive(Clone)]
+struct Pulse {
+    origin: Instant,
+    millis: Arc<AtomicU64>,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self { origin: Instant::now(), millis: Arc::default() }
+    }
+}
+
+impl Pulse {
+    fn beat(&self) {
+        self.millis.store(self.origin.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn age(&self) -> Duration {
+        let last = Duration::from_millis(self.millis.load(Ordering::Relaxed));
+        self.origin.elapsed().saturating_sub(last)
+    }
 }
 
 /// Starts raft on the folder: a new group of one when it is empty, else from what it holds.
@@ -261,13 +291,15 @@ pub async fn start(config: RaftConfig, outbox: Outbox) -> Result<Raft, RaftError
     let (orders, inbox) = channel();
     let (ready, started) = oneshot::channel();
     let tick = config.tick;
+    let pulse = Pulse::default();
+    let own_pulse = pulse.clone();
     std::thread::Builder::new()
         .name("raft".to_owned())
         .spawn(move || match Member::open(config, outbox, Box::new(random::bits)) {
             Ok((member, published)) => {
                 // Nobody waits any more: the caller was dropped, and so is the last handle.
                 let _ = ready.send(Ok(published));
-                Driver::new(tick, member, inbox).run();
+                Driver::new(tick, member, inbox, own_pulse).run();
             }
             Err(error) => drop(ready.send(Err(error))),
         })
@@ -275,7 +307,7 @@ pub async fn start(config: RaftConfig, outbox: Outbox) -> Result<Raft, RaftError
     let published = started.await.unwrap_or_else(|_| {
         Err(RaftError::Thread(std::io::Error::other("it ended before it was ready")))
     })?;
-    Ok(Raft { orders, published })
+    Ok(Raft { orders, published, pulse })
 }
 
 impl Raft {
@@ -375,6 +407,13 @@ impl Raft {
     #[must_use]
     pub fn is_leader(&self) -> bool {
         matches!(self.leadership(), Leadership::Leader { .. })
+    }
+
+    /// Whether raft has done its work lately. A disk that does not answer holds it up, and others may
+    /// lead already while this manager can't know.
+    #[must_use]
+    pub fn is_awake(&self) -> bool {
+        self.pulse.age() < ASLEEP
     }
 
     /// Waits until `done` says so of the leadership; false when raft has stopped.

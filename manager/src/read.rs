@@ -70,7 +70,7 @@ pub(crate) fn refused(error: &ProposeError) -> Status {
 }
 
 /// Nothing was done, because this manager does not lead.
-fn not_leader(message: String) -> Status {
+pub(crate) fn not_leader(message: String) -> Status {
     let mut status = Status::unavailable(message);
     status.metadata_mut().insert(NOT_LEADER, tonic::metadata::MetadataValue::from_static("1"));
     status

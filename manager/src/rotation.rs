@@ -58,7 +58,10 @@ pub(crate) async fn run(raft: &Raft) {
             changes.update(&context, new);
             match raft.propose(changes.into_vec()).await {
                 Ok(_) | Err(ProposeError::Conflict(_)) => continue,
-                Err(ProposeError::Storage(_)) => tokio::time::sleep(RETRY).await,
+                Err(ProposeError::Storage(_)) => {
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
                 Err(_) => return,
             }
         }

@@ -73,6 +73,7 @@ impl RaftService {
 /// away from it.
 pub(crate) fn manager_identity<T>(
     raft: &Raft,
+    peers: &Peers,
     request: &Request<T>,
 ) -> Result<NodeIdentity, Status> {
     let certificates = request.peer_certs();
@@ -80,6 +81,7 @@ pub(crate) fn manager_identity<T>(
     let own = own.ok_or_else(|| Status::unauthenticated("a manager must show its certificate"))?;
     let identity =
         peer_identity(own).map_err(|error| Status::unauthenticated(error.to_string()))?;
+    peers.check_cluster(&identity)?;
     if identity.role != NodeRole::Manager {
         return Err(Status::permission_denied("only managers are spoken to here"));
     }
@@ -90,8 +92,10 @@ pub(crate) fn manager_identity<T>(
 /// A manager that joins knows no node yet, and takes whoever has a manager's certificate.
 fn check_role(raft: &Raft, id: NodeId) -> Result<(), Status> {
     let store = raft.store();
-    if store.cluster().is_none() {
-        return Ok(());
+    let Some(cluster) = store.cluster() else { return Ok(()) };
+    let text = id.to_string();
+    if cluster.state.removed.iter().any(|removed| removed.id == text) {
+        return Err(removed(id));
     }
     match store.node(id) {
         Some(node) if node.present_role() == NodeRole::Manager => Ok(()),
@@ -108,7 +112,7 @@ impl raft_server::Raft for RaftService {
         &self,
         request: Request<Streaming<RaftPart>>,
     ) -> Result<Response<StepResponse>, Status> {
-        let identity = manager_identity(&self.raft, &request)?;
+        let identity = manager_identity(&self.raft, &self.peers, &request)?;
         let mut parts = request.into_inner();
         let mut large = Vec::new();
         while let Some(part) = parts.next().await.transpose()? {

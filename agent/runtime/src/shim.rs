@@ -371,9 +371,8 @@ impl<'a> Shim<'a> {
         if let Some(until) = self.lease {
             let left = until.saturating_sub(uptime()) + Duration::from_millis(1);
             let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            let is_later =
-                patience.as_millis().is_none_or(|millis| Some(millis) > left.as_millis());
-            if is_later {
+            // as_millis panics on a timeout that is none.
+            if patience.is_none() || patience.as_millis() > left.as_millis() {
                 patience = left;
             }
         }

@@ -88,8 +88,8 @@ impl NodeFolder {
     /// Makes the folder ready for a manager of that number that knows nothing yet. What another
     /// one has left goes.
     pub(crate) fn become_manager(&self, raft_id: NonZeroU64) -> anyhow::Result<()> {
-        self.leave_managers()?;
         let raft = self.raft_dir();
+        remove(fs::remove_dir_all(&raft))?;
         DirBuilder::new()
             .mode(0o700)
             .create(&raft)
@@ -100,22 +100,22 @@ impl NodeFolder {
     /// Takes away what a manager keeps, the key first: from then on the rest is noise.
     pub(crate) fn leave_managers(&self) -> anyhow::Result<()> {
         keys::remove(&self.path).context("can't remove the manager's key")?;
-        for gone in
-            [fs::remove_dir_all(self.raft_dir()), fs::remove_file(self.path.join("raft-id"))]
-        {
-            match gone {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(error).context("can't remove what the manager has kept");
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        remove(fs::remove_dir_all(self.raft_dir()))?;
+        remove(fs::remove_file(self.path.join("raft-id")))
     }
 
     /// Whether this node has begun a cluster of its own.
     pub(crate) fn is_founders(&self) -> anyhow::Result<bool> {
         Ok(!self.has_certificate() || self.raft_id()? == Some(NonZeroU64::MIN))
+    }
+
+    /// It begins to go on alone.
+    pub(crate) fn go_alone(&self) -> anyhow::Result<()> {
+        self.write("going-alone", "")
+    }
+
+    pub(crate) fn is_going_alone(&self) -> bool {
+        self.path.join("going-alone").exists()
     }
 
     /// It goes on alone: the next start must not throw out those that have joined since.
@@ -136,7 +136,8 @@ impl NodeFolder {
     pub(crate) fn is_founded(&self) {
         let ca = fs::remove_dir_all(self.ca_dir());
         let restore = fs::remove_file(self.restore_file());
-        for error in [ca, restore].into_iter().filter_map(Result::err) {
+        let alone = fs::remove_file(self.path.join("going-alone"));
+        for error in [ca, restore, alone].into_iter().filter_map(Result::err) {
             if error.kind() != ErrorKind::NotFound {
                 tracing::warn!(%error, "can't remove what the cluster was founded with");
             }
@@ -159,5 +160,15 @@ impl NodeFolder {
             fs::rename(&partial, &path)
         };
         write().with_context(|| format!("can't write {}", path.display()))
+    }
+}
+
+/// What is not there need not go.
+fn remove(gone: std::io::Result<()>) -> anyhow::Result<()> {
+    match gone {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).context("can't remove what the manager has kept")
+        }
+        _ => Ok(()),
     }
 }

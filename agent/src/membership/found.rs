@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
+use shoal_core::node::raft_id;
 use shoal_core::settings::{CERTIFICATE_VALIDITY, Settings};
 use shoal_manager::backup::Backup;
 use shoal_manager::ca::{ClusterCa, RootCa};
@@ -41,7 +42,7 @@ pub(super) fn found(
             ClusterCa::adopt(&folder.ca_dir(), root, &identity.cluster, now)?
         }
     };
-    settle(folder, &ca, identity.node, &[address.to_owned()], CERTIFICATE_VALIDITY)
+    settle(folder, &ca, identity.node, &[address.to_owned()], CERTIFICATE_VALIDITY, FIRST)
 }
 
 /// Writes what makes the folder that of a cluster's first manager; the certificate last.
@@ -51,8 +52,9 @@ fn settle(
     node: NodeId,
     managers: &[String],
     validity: Duration,
+    raft_id: NonZeroU64,
 ) -> anyhow::Result<()> {
-    folder.become_manager(FIRST)?;
+    folder.become_manager(raft_id)?;
     folder.keep_managers(managers)?;
     let key = keys::load_or_create(folder.path(), None)?;
     let now = SystemTime::now();
@@ -76,7 +78,9 @@ pub(super) fn restore(
         cluster: backup.ca.cluster().to_owned(),
     };
     let validity = Settings::of(&backup.store).certificate_validity;
-    settle(folder, &backup.ca, identity.node, &[address.to_owned()], validity)?;
+    // Managers of the lost cluster may come back where this one is: it has none of their numbers.
+    let raft_id = raft_id(random_bits()?);
+    settle(folder, &backup.ca, identity.node, &[address.to_owned()], validity, raft_id)?;
     folder.write_bytes("restore", &bytes)?;
     identity.save(&config.data_dir)?;
     Ok(identity)
@@ -114,9 +118,12 @@ pub(super) fn alone(
     identity: &Identity,
     address: &str,
     raft_id: NonZeroU64,
-) -> (Begin, Option<Founding>) {
+    folder: &NodeFolder,
+) -> anyhow::Result<(Begin, Option<Founding>)> {
+    // Until it is done: a start without the flag goes on with it.
+    folder.go_alone()?;
     let founder = founder(config, identity, address, raft_id);
-    (Begin::Alone, Some(Founding { founder, ca: None, alone: true }))
+    Ok((Begin::Alone, Some(Founding { founder, ca: None, alone: true })))
 }
 
 fn founder(config: &Config, identity: &Identity, address: &str, raft_id: NonZeroU64) -> Founder {

@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use shoal_manager::ca::{JoinToken, NodeCertificate, NodeKey, manager_client};
 use shoal_manager::keys;
+use shoal_manager::raft::DataKey;
 use shoal_proto::PROTOCOL;
 use shoal_proto::time::timestamp;
 use shoal_proto::v1::node_ca_client::NodeCaClient;
@@ -46,7 +47,7 @@ pub(super) async fn join(
                     node: issued.certificate.identity().node,
                     cluster: issued.certificate.identity().cluster.clone(),
                 };
-                issued.keep(folder)?;
+                issued.keep(folder, None)?;
                 folder.keep_managers(addresses)?;
                 // Last: a join that was cut off has not happened.
                 identity.save(&config.data_dir)?;
@@ -68,13 +69,17 @@ pub(super) struct Issued {
 
 impl Issued {
     /// Writes it, and what goes with its role: what is left of another one goes.
-    pub(super) fn keep(&self, folder: &NodeFolder) -> anyhow::Result<()> {
+    /// `key` is the data key that the node has, when it is a manager of another number now.
+    pub(super) fn keep(&self, folder: &NodeFolder, key: Option<&DataKey>) -> anyhow::Result<()> {
         let Some(raft_id) = self.raft_id else {
             self.certificate.store(folder.path(), None)?;
             return folder.leave_managers();
         };
         folder.become_manager(raft_id)?;
-        let key = keys::load_or_create(folder.path(), None)?;
+        let key = match key {
+            Some(key) => key.clone(),
+            None => keys::load_or_create(folder.path(), None)?,
+        };
         Ok(self.certificate.store(folder.path(), Some(&key))?)
     }
 }

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use shoal_manager::ca::{Credentials, NodeCertificate};
+use shoal_manager::keys;
 use shoal_proto::v1::{NodeRole, Standing};
 use tokio::sync::watch;
 
@@ -111,20 +112,26 @@ impl Keeper<'_> {
     async fn take(&mut self, issued: Issued) -> anyhow::Result<()> {
         let role = issued.certificate.identity().role;
         match (self.seat.raft_id(), issued.raft_id) {
+            // What an earlier try has left half done is done again.
+            (None, None) if keys::exist(self.folder.path()) => {
+                issued.keep(&self.folder, None)?;
+                self.credentials.replace(issued.certificate);
+            }
             (old, new) if old == new => {
                 issued.certificate.store(self.folder.path(), self.seat.data_key().as_ref())?;
                 tracing::info!("certificate renewed");
                 self.credentials.replace(issued.certificate);
             }
             (old, new) => {
+                let key = self.seat.data_key().filter(|_| new.is_some());
                 if old.is_some() {
                     self.seat.leave().await;
                 }
-                issued.keep(&self.folder)?;
+                issued.keep(&self.folder, key.as_ref())?;
                 tracing::info!(%role, "this node is a {role} from now on");
                 self.credentials.replace(issued.certificate);
                 if new.is_some() {
-                    self.seat.take(&self.folder, &self.credentials).await?;
+                    self.seat.take(&self.folder, &self.credentials, key).await?;
                 }
             }
         }

@@ -25,25 +25,31 @@ struct Word {
 #[derive(Debug, Default)]
 pub struct Liveness {
     nodes: BTreeMap<NodeId, Word>,
+    /// No two sessions have the same number.
+    last_turn: u64,
 }
 
 impl Liveness {
     /// Forgets what was, and waits for these as if they were heard of at `now`, which may be a time
-    /// to come.
+    /// to come. Sessions of an earlier time that this manager led are over.
     pub fn take_over(&mut self, nodes: impl Iterator<Item = NodeId>, now: Instant) {
-        let mut turns = std::mem::take(&mut self.nodes);
+        self.nodes.clear();
+        self.adopt(nodes, now);
+    }
+
+    /// Waits for these too, where they are not waited for: whatever else went wrong, a node that
+    /// counts as ready is watched.
+    pub fn adopt(&mut self, nodes: impl Iterator<Item = NodeId>, now: Instant) {
         for node in nodes {
-            let turn = turns.remove(&node).map_or(0, |word| word.turn);
-            // Sessions of an earlier time that this manager led are over.
-            self.nodes.insert(node, Word { turn: turn + 1, at: now });
+            self.nodes.entry(node).or_insert(Word { turn: 0, at: now });
         }
     }
 
     /// A session begins: those before it count no more.
     pub fn begin(&mut self, node: NodeId, now: Instant) -> Turn {
-        let word = self.nodes.entry(node).or_insert(Word { turn: 0, at: now });
-        *word = Word { turn: word.turn + 1, at: now };
-        Turn(word.turn)
+        self.last_turn += 1;
+        self.nodes.insert(node, Word { turn: self.last_turn, at: now });
+        Turn(self.last_turn)
     }
 
     /// A word in a session; false when the session counts no more.

@@ -16,7 +16,7 @@ pub struct Group {
     pub voters: BTreeSet<u64>,
     /// Those without.
     pub learners: BTreeSet<u64>,
-    /// The learners that have nearly all of the log.
+    /// Those that have been heard of lately and have nearly all of the log.
     pub caught_up: BTreeSet<u64>,
     /// The leader.
     pub leader: u64,
@@ -68,7 +68,9 @@ pub fn next_step(group: &Group, wanted: &BTreeSet<u64>) -> Option<Step> {
         return Some(Step::Remove(id));
     }
     let leader_goes = !wanted.contains(&group.leader) && group.voters.contains(&group.leader);
-    let heir = group.voters.iter().find(|id| wanted.contains(id));
+    // One that is not there can't lead, and would hold all writes up.
+    let fit = |id: &&u64| wanted.contains(id) && group.caught_up.contains(id);
+    let heir = group.voters.iter().find(fit);
     heir.filter(|_| leader_goes).map(|id| Step::HandOver(*id))
 }
 
@@ -102,7 +104,11 @@ mod tests {
     fn who_is_not_wanted_goes_and_the_leader_hands_over_first() {
         assert_eq!(next_step(&group(&[1, 2, 3], &[], &[]), &set(&[1, 2])), Some(Step::Remove(3)));
         assert_eq!(next_step(&group(&[1, 2], &[4], &[]), &set(&[1, 2])), Some(Step::Remove(4)));
-        assert_eq!(next_step(&group(&[1, 2], &[], &[]), &set(&[2])), Some(Step::HandOver(2)));
+        let leaving =
+            |caught_up: &[u64]| next_step(&group(&[1, 2, 3], &[], caught_up), &set(&[2, 3]));
+        assert_eq!(leaving(&[1, 2, 3]), Some(Step::HandOver(2)));
+        assert_eq!(leaving(&[1, 3]), Some(Step::HandOver(3)), "2 is not there");
+        assert_eq!(leaving(&[1]), None);
         assert_eq!(next_step(&group(&[1], &[], &[]), &set(&[])), None, "the last one stays");
     }
 

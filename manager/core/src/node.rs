@@ -5,10 +5,12 @@ mod presence;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 
-use shoal_proto::v1::{NodeAvailability, NodeRole, NodeState};
+use shoal_proto::time::{system_time, timestamp};
+use shoal_proto::v1::{NodeAvailability, NodeRole, NodeState, RemovedNode};
 
 use crate::context::Context;
 use crate::managers;
+use crate::settings::Settings;
 use crate::store::{Changes, Node, Object, Store};
 
 pub use presence::{Arrival, arrived, lost, unsteady_until};
@@ -31,6 +33,15 @@ pub enum NodeError {
          it is gone for good, remove it with --force"
     )]
     Manager {
+        /// The node.
+        name: String,
+    },
+    /// A manager that is there.
+    #[error(
+        "node {name} is a manager that runs; make it a worker first with \"ctl node demote {name}\", \
+         or stop its agent"
+    )]
+    LiveManager {
         /// The node.
         name: String,
     },
@@ -111,6 +122,10 @@ pub fn update(
         Some(NodeRole::Worker) => {
             check_without(store, node)?;
             new.spec.set_role(NodeRole::Worker);
+            // Two that go at the same time meet here, so that one sees what the other has left.
+            if let Some(cluster) = store.cluster() {
+                changes.update(context, (**cluster).clone());
+            }
         }
     }
     if let Some(availability) = update.availability {
@@ -140,6 +155,7 @@ pub fn remove(
     store: &Store,
     node: &Node,
     force: bool,
+    context: &Context<'_>,
     changes: &mut Changes,
 ) -> Result<(), NodeError> {
     let name = node.spec.name.clone();
@@ -149,6 +165,10 @@ pub fn remove(
             return Err(NodeError::Manager { name });
         }
     }
+    // The others may need its word to let it go.
+    if node.raft_id.is_some() && node.status.state() == NodeState::Ready {
+        return Err(NodeError::LiveManager { name });
+    }
     if !force && node.status.state() != NodeState::Down {
         return Err(NodeError::InUse { name });
     }
@@ -156,6 +176,7 @@ pub fn remove(
         changes.delete(&Object::Task(task.clone()));
     }
     changes.delete(&Object::from(node.clone()));
+    note_removed(store, node, context, changes);
     Ok(())
 }
 
@@ -164,6 +185,21 @@ pub fn remove(
 pub fn raft_id(bits: u128) -> NonZeroU64 {
     // 1 is the number of a group's first.
     NonZeroU64::MIN.saturating_add((bits as u64 & (u64::MAX >> 1)).max(1))
+}
+
+/// Its certificate may be good for a while yet: nobody is to accept it. Two removals at the same time
+/// meet here, so that one sees what the other has left.
+fn note_removed(store: &Store, node: &Node, context: &Context<'_>, changes: &mut Changes) {
+    let Some(cluster) = store.cluster() else { return };
+    let mut new = (**cluster).clone();
+    let good = |removed: &RemovedNode| {
+        removed.until.as_ref().is_some_and(|until| system_time(until) > context.now)
+    };
+    new.state.removed.retain(good);
+    let until = context.now + Settings::of(store).certificate_validity;
+    let until = Some(timestamp(until));
+    new.state.removed.push(RemovedNode { id: node.id.to_string(), until });
+    changes.update(context, new);
 }
 
 /// States the changes that make workers of those that the others have let go.

@@ -49,6 +49,7 @@ fn refused(error: NodeError) -> Status {
         NodeError::Label { .. } => Status::invalid_argument(message),
         NodeError::InUse { .. }
         | NodeError::Manager { .. }
+        | NodeError::LiveManager { .. }
         | NodeError::LastManager { .. }
         | NodeError::Quorum { .. }
         | NodeError::TooMany
@@ -92,9 +93,9 @@ impl Api {
     ) -> Result<Response<RemoveNodeResponse>, Status> {
         let RemoveNodeRequest { node: name, force } = request;
         let (id, _) = self
-            .change(|store, _, changes| {
+            .change(|store, context, changes| {
                 let node = lookup::node(store, &name).map_err(not_found)?;
-                node::remove(store, node, force, changes).map_err(refused)?;
+                node::remove(store, node, force, context, changes).map_err(refused)?;
                 Ok(node.id)
             })
             .await?;

@@ -34,23 +34,36 @@ impl Reports {
 async fn commit(raft: Raft, mut inbox: mpsc::Receiver<Change>) {
     let mut batch = Vec::new();
     while inbox.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        loop {
-            match raft.propose(batch.clone()).await {
-                Ok(_) => break,
+        let mut parts = vec![std::mem::take(&mut batch)];
+        while let Some(mut part) = parts.pop() {
+            match raft.propose(part.clone()).await {
+                Ok(_) => {}
                 Err(ProposeError::Storage(error)) => {
                     tracing::warn!(error, "statuses wait for the disk");
                     tokio::time::sleep(RETRY).await;
+                    parts.push(part);
+                }
+                // A leadership that is being handed over may stay here.
+                Err(ProposeError::NotLeader { .. }) if raft.is_leader() => {
+                    tokio::time::sleep(RETRY).await;
+                    parts.push(part);
+                }
+                Err(ProposeError::TooLarge { .. }) if part.len() > 1 => {
+                    let rest = part.split_off(part.len() / 2);
+                    parts.extend([rest, part]);
+                }
+                Err(error @ ProposeError::TooLarge { .. }) => {
+                    tracing::warn!(%error, "a status is not taken");
                 }
                 // Reports have no versions to conflict; agents tell a new leader everything again.
-                Err(ProposeError::Conflict(_) | ProposeError::TooLarge { .. }) => break,
                 Err(
-                    ProposeError::NotLeader { .. }
+                    ProposeError::Conflict(_)
+                    | ProposeError::NotLeader { .. }
                     | ProposeError::LeaderChanged
                     | ProposeError::Members(_)
                     | ProposeError::Stopped,
-                ) => break,
+                ) => {}
             }
         }
-        batch.clear();
     }
 }

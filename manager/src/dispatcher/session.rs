@@ -65,14 +65,15 @@ async fn receive(
         let message = tokio::select! {
             message = inbound.next() => message,
             _ = check.tick() => {
-                if !dispatcher.is_current(node, turn) {
+                // Whoever leads meanwhile is to hear of the node, and not this manager.
+                if !dispatcher.is_current(node, turn) || !dispatcher.shared.raft.is_awake() {
                     return;
                 }
                 continue;
             }
         };
         let Some(Ok(message)) = message else { return };
-        if !dispatcher.heard(node, turn) {
+        if !dispatcher.shared.raft.is_awake() || !dispatcher.heard(node, turn) {
             return;
         }
         match message.message {

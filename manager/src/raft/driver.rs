@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::ProposeError;
 use super::member::{Command, Member, Stuck};
 use super::waiting::answer;
+use super::{ProposeError, Pulse};
 
 /// Commands taken in before the log is written, so that a flood can't starve it.
 const MAX_BATCH: usize = 4096;
@@ -26,12 +26,18 @@ pub(super) struct Driver {
     /// closed.
     member: Member,
     inbox: Receiver<Order>,
+    pulse: Pulse,
     stopping: Vec<oneshot::Sender<()>>,
 }
 
 impl Driver {
-    pub(super) fn new(tick: Duration, member: Member, inbox: Receiver<Order>) -> Self {
-        Self { tick, member, inbox, stopping: Vec::new() }
+    pub(super) fn new(
+        tick: Duration,
+        member: Member,
+        inbox: Receiver<Order>,
+        pulse: Pulse,
+    ) -> Self {
+        Self { tick, member, inbox, pulse, stopping: Vec::new() }
     }
 
     /// Works until it is told to stop, nobody is left to tell it, or the log fails for good.
@@ -68,7 +74,10 @@ impl Driver {
             }
             loop {
                 match self.member.settle() {
-                    Ok(()) => break,
+                    Ok(()) => {
+                        self.pulse.beat();
+                        break;
+                    }
                     Err(Stuck::Disk(error)) => {
                         tracing::error!(%error, "the raft log can't be written; trying again");
                         if !self.wait_for_retry(&ProposeError::Storage(error.to_string())) {

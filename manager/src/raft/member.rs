@@ -175,12 +175,14 @@ impl Member {
             if let Err(error) = self.persist(&ready) {
                 self.waiting.fail_all(&ProposeError::Storage(error.to_string()));
                 self.unwritten = Some(ready);
+                self.publish_stuck();
                 return Err(Stuck::Disk(error));
             }
             if let Err(error) = self.finish_ready(ready) {
                 self.waiting.fail_all(&ProposeError::Storage(error.to_string()));
                 return Err(error.into());
             }
+            self.step_down_when_removed();
             self.begin_reads();
         }
         self.begin_reads();
@@ -194,6 +196,27 @@ impl Member {
         self.compact();
         // Reads that have begun meanwhile.
         if self.node.has_ready() { self.settle() } else { Ok(()) }
+    }
+
+    /// Raft lets a leader that the group has let go lead on; it could commit nothing.
+    fn step_down_when_removed(&mut self) {
+        let id = self.config.raft_id;
+        if self.node.raft.state == StateRole::Leader
+            && !self.node.store().members().voters.contains(&id)
+        {
+            tracing::info!("the group has let this manager go");
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, 0);
+        }
+    }
+
+    /// Others may lead already, of whom this member can't hear before its disk takes writes again:
+    /// nobody is to take its word for the leader's.
+    fn publish_stuck(&mut self) {
+        if self.node.store().members().voters.len() > 1 {
+            let status = Status { leader: 0, ..self.status() };
+            self.publisher.status(Leadership::Follower { leader: None }, status);
+        }
     }
 
     /// Raft draws the time until an election with randomness of its own each time that it begins to
@@ -260,6 +283,10 @@ impl Member {
 
     fn step(&mut self, bytes: &[u8]) {
         let stepped = match Message::decode(bytes) {
+            // Another member may have had this one's address.
+            Ok(message) if message.to != self.config.raft_id => {
+                Err(format!("it is for member {}", message.to))
+            }
             // Raft answers what makes no sense to it with an error, and stays as it was.
             Ok(message) => self.node.step(message).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -284,7 +311,10 @@ impl Member {
         let all = self.node.raft.prs().iter();
         // One that has nothing yet may not be there at all.
         let has_most = |matched: u64| matched > 0 && matched + CAUGHT_UP >= self.applied.index;
-        let caught_up = all.filter(|(_, member)| has_most(member.matched));
+        let own = self.config.raft_id;
+        let caught_up = all.filter(|(id, member)| {
+            (member.recent_active || **id == own) && has_most(member.matched)
+        });
         Ok(caught_up.map(|(id, _)| *id).collect())
     }
 
@@ -402,7 +432,7 @@ impl Member {
             what: format!("entry {}: {error}", entry.index),
         })?;
         let conf_state = self.node.apply_conf_change(&change)?;
-        self.node.mut_store().set_members(conf_state)?;
+        self.node.mut_store().set_members(conf_state);
         let members = self.node.store().members();
         tracing::info!(?members, "managers");
         let proposal = <[u8; 8]>::try_from(&*entry.context).map(u64::from_le_bytes);
@@ -472,7 +502,9 @@ impl Member {
 
     fn publish(&self) {
         let raft = &self.node.raft;
-        let leader = (raft.leader_id != 0).then_some(raft.leader_id);
+        // Before it has applied everything, this member leads as far as raft goes and can't answer.
+        let own = self.config.raft_id;
+        let leader = (raft.leader_id != 0 && raft.leader_id != own).then_some(raft.leader_id);
         let caught_up = raft.state == StateRole::Leader
             && self.node.store().term(self.applied.index).is_ok_and(|term| term == raft.term);
         let leadership = if caught_up {
@@ -480,15 +512,18 @@ impl Member {
         } else {
             Leadership::Follower { leader }
         };
-        let status = Status {
-            id: self.config.raft_id,
-            term: raft.term,
-            applied: self.applied.index,
-            leader: raft.leader_id,
-            log_writes: self.log_writes,
-        };
         self.publisher.members(&self.node.store().members());
-        self.publisher.status(leadership, status);
+        self.publisher.status(leadership, self.status());
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            id: self.config.raft_id,
+            term: self.node.raft.term,
+            applied: self.applied.index,
+            leader: self.node.raft.leader_id,
+            log_writes: self.log_writes,
+        }
     }
 }
 

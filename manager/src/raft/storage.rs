@@ -154,6 +154,9 @@ impl LogStorage {
         if installing.is_some_and(|mark| mark == snapshot && mark.index > storage.mark.index) {
             // The snapshot was whole when this member went down, and the log not replaced yet.
             storage.replace(snapshot, &members)?;
+        } else if installing.is_some() {
+            // It never was whole: the log went on without it.
+            storage.forget_announced()?;
         }
         if !members.voters.is_empty() {
             // As of the entry that applying begins after.
@@ -206,6 +209,13 @@ impl LogStorage {
             .map_err(|source| log_error(&self.dir, source))
     }
 
+    fn forget_announced(&self) -> Result<(), RaftError> {
+        let mut batch = LogBatch::default();
+        batch.delete(GROUP, INSTALLING.to_vec());
+        let written = self.engine.write(&mut batch, true).map(drop);
+        written.map_err(|source| log_error(&self.dir, source))
+    }
+
     /// Begins the log anew behind a snapshot.
     pub(super) fn replace(&mut self, mark: Mark, members: &Members) -> Result<(), RaftError> {
         let mut hard_state = self.hard_state.clone();
@@ -224,15 +234,11 @@ impl LogStorage {
         Ok(())
     }
 
-    /// Notes who is in the group from the entry on that is being applied.
-    pub(super) fn set_members(&mut self, conf_state: ConfState) -> Result<(), RaftError> {
-        let mut batch = LogBatch::default();
-        batch
-            .put(GROUP, CONF_STATE.to_vec(), conf_state.encode_to_vec())
-            .and_then(|()| self.engine.write(&mut batch, true).map(drop))
-            .map_err(|source| log_error(&self.dir, source))?;
+    /// Notes who is in the group from the entry on that is being applied. In memory: a group of more
+    /// than its founder has a snapshot, which says who was in it, and the entries after it are
+    /// applied again.
+    pub(super) fn set_members(&mut self, conf_state: ConfState) {
         self.conf_state = conf_state;
-        Ok(())
     }
 
     /// Whether a member has asked for a snapshot that there is not, since the last call.

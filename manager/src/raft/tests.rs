@@ -110,7 +110,7 @@ fn in_one_batch(scratch: &Scratch, proposals: Vec<Vec<Change>>) -> Batch {
         .collect();
     let (reply, _done) = oneshot::channel();
     orders.send(Order::Shutdown { reply }).unwrap();
-    Driver::new(scratch.config().tick, member, inbox).run();
+    Driver::new(scratch.config().tick, member, inbox, Pulse::default()).run();
     Batch {
         results: answers.into_iter().map(|answer| answer.blocking_recv().unwrap()).collect(),
         log_writes: published.status().log_writes - writes,

@@ -42,7 +42,9 @@ fn a_node_goes_when_it_is_down_or_by_force_and_its_tasks_with_it() {
     cluster.put(web.clone());
     cluster.put(placed(task(1, &web, 1), 1, TaskState::Running));
     let try_it = |cluster: &mut Cluster, force| {
-        cluster.propose(|store, _, changes| remove(store, by_name(store, "node-1"), force, changes))
+        cluster.propose(|store, context, changes| {
+            remove(store, by_name(store, "node-1"), force, context, changes)
+        })
     };
     let (refused, changes) = try_it(&mut cluster, false);
     assert!(refused.unwrap_err().to_string().contains("--force") && changes.is_empty());
@@ -117,8 +119,9 @@ fn a_change_that_would_lose_the_quorum_is_refused() {
 #[test]
 fn a_manager_goes_by_force_alone_and_only_when_enough_are_left() {
     let try_it = |cluster: &mut Cluster, name, force| {
-        let (done, _) = cluster
-            .propose(|store, _, changes| remove(store, by_name(store, name), force, changes));
+        let (done, _) = cluster.propose(|store, context, changes| {
+            remove(store, by_name(store, name), force, context, changes)
+        });
         done
     };
     let refused = try_it(&mut managers(3, &[3]), "node-3", false);
@@ -126,4 +129,6 @@ fn a_manager_goes_by_force_alone_and_only_when_enough_are_left() {
     let refused = try_it(&mut managers(3, &[3]), "node-1", true);
     assert!(matches!(refused, Err(NodeError::Quorum { .. })));
     try_it(&mut managers(3, &[3]), "node-3", true).unwrap();
+    let refused = try_it(&mut managers(3, &[]), "node-3", true);
+    assert!(matches!(refused, Err(NodeError::LiveManager { .. })));
 }

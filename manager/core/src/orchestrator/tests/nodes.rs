@@ -147,7 +147,9 @@ fn what_is_fenced_is_replaced_at_once_when_its_node_is_back_or_is_removed() {
     let mut cluster = fenced();
     lose(&mut cluster, 1);
     let node = (**cluster.store.node(NodeId::from_bits(1)).unwrap()).clone();
-    cluster.commit(|store, _, changes| crate::node::remove(store, &node, true, changes)).unwrap();
+    cluster
+        .commit(|store, context, changes| crate::node::remove(store, &node, true, context, changes))
+        .unwrap();
     reconcile(&mut cluster);
     assert_eq!(picture(&cluster), "1:new 2:running");
 }
