@@ -79,6 +79,12 @@ impl Dispatcher {
             if !silent.is_empty() {
                 self.note_lost(&silent).await;
             }
+            let back = |node: &NodeId| self.liveness().is_welcome(*node);
+            let down = store.nodes().filter(|node| node.status.state() == NodeState::Down);
+            let back: Vec<NodeId> = down.map(|node| node.id).filter(back).collect();
+            if !back.is_empty() {
+                self.note_back(&back).await;
+            }
         }
     }
 
@@ -130,6 +136,7 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         }
         let turn = self.liveness().begin(identity.node, self.now());
         self.register(identity.node, hello).await?;
+        self.liveness().welcome(identity.node, turn);
         tracing::info!(node.id = %identity.node, "session");
         let dispatcher = self.clone();
         Ok(Response::new(session::serve(dispatcher, identity.node, turn, inbound)))
@@ -219,6 +226,20 @@ impl Dispatcher {
         });
         if let Err(error) = noted.await {
             tracing::warn!(error = error.message(), "can't note that nodes are down");
+        }
+    }
+
+    /// They came back in the moment that they were noted as lost.
+    async fn note_back(&self, nodes: &[NodeId]) {
+        let noted = self.change(|store, context, changes| {
+            let known = nodes.iter().filter_map(|id| store.node(*id));
+            for old in known.filter(|node| node.status.state() == NodeState::Down) {
+                changes.update(context, node::revived(old, context.now));
+            }
+            Ok(())
+        });
+        if let Err(error) = noted.await {
+            tracing::warn!(error = error.message(), "can't note that nodes are back");
         }
     }
 

@@ -7,6 +7,7 @@ mod agent;
 mod host;
 mod managers;
 mod registry;
+pub mod sim;
 mod wait;
 
 pub use agent::{Agent, Output};

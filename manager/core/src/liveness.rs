@@ -19,6 +19,8 @@ pub struct Turn(u64);
 struct Word {
     turn: u64,
     at: Instant,
+    /// Its session has been let in.
+    welcome: bool,
 }
 
 /// When each node was last heard of.
@@ -41,15 +43,29 @@ impl Liveness {
     /// counts as ready is watched.
     pub fn adopt(&mut self, nodes: impl Iterator<Item = NodeId>, now: Instant) {
         for node in nodes {
-            self.nodes.entry(node).or_insert(Word { turn: 0, at: now });
+            self.nodes.entry(node).or_insert(Word { turn: 0, at: now, welcome: false });
         }
     }
 
     /// A session begins: those before it count no more.
     pub fn begin(&mut self, node: NodeId, now: Instant) -> Turn {
         self.last_turn += 1;
-        self.nodes.insert(node, Word { turn: self.last_turn, at: now });
+        self.nodes.insert(node, Word { turn: self.last_turn, at: now, welcome: false });
         Turn(self.last_turn)
+    }
+
+    /// A session has been let in: its node is noted as ready.
+    pub fn welcome(&mut self, node: NodeId, turn: Turn) {
+        if let Some(word) = self.nodes.get_mut(&node).filter(|word| word.turn == turn.0) {
+            word.welcome = true;
+        }
+    }
+
+    /// Whether a node has a session that was let in. That it was lost may be noted after that, when
+    /// it came back in the same moment: then that is not so.
+    #[must_use]
+    pub fn is_welcome(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|word| word.welcome)
     }
 
     /// A word in a session; false when the session counts no more.

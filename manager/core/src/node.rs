@@ -13,7 +13,7 @@ use crate::managers;
 use crate::settings::Settings;
 use crate::store::{Changes, Node, Object, Store};
 
-pub use presence::{Arrival, arrived, lost, unsteady_until};
+pub use presence::{Arrival, arrived, lost, revived, unsteady_until};
 
 /// Why a node can't be changed so.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -100,6 +100,13 @@ impl Snapshots {
         }
     }
 
+    /// Waits until the one that is being written is there.
+    pub(super) fn let_finish(&self) {
+        while self.job.as_ref().is_some_and(|job| !job.thread.is_finished()) {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+
     /// A snapshot that can't be written leaves the log longer, and is tried again later.
     fn put_off(&mut self, error: &RaftError) {
         tracing::warn!(%error, "no snapshot; the log stays longer");

@@ -231,7 +231,13 @@ impl Member {
         }
     }
 
-    /// Waits for the snapshot that is being written, if one is.
+    /// Waits until the snapshot that is being written is there, if one is; [`Self::settle`] goes on
+    /// with it.
+    pub fn let_snapshot_finish(&self) {
+        self.snapshots.let_finish();
+    }
+
+    /// Waits for the snapshot that is being written, if one is, and lets it be.
     pub fn wait_for_snapshot(&mut self) {
         self.snapshots.wait();
     }

@@ -47,6 +47,16 @@ pub fn arrived(store: &Store, node: &Node, arrival: &Arrival, now: SystemTime) -
     node
 }
 
+/// The node when it was noted as lost and is there after all.
+#[must_use]
+pub fn revived(node: &Node, now: SystemTime) -> Node {
+    let mut node = node.clone();
+    node.status.set_state(NodeState::Ready);
+    node.status.message.clear();
+    node.status.changed_at = Some(timestamp(now));
+    node
+}
+
 /// The node when its agent has been silent for too long.
 #[must_use]
 pub fn lost(node: &Node, now: SystemTime) -> Node {

@@ -1,0 +1,225 @@
+//! Somebody who uses the cluster: joins hosts, deploys, scales, removes, drains; and who remembers
+//! what was acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
+
+use shoal_core::context::Context;
+use shoal_core::deploy;
+use shoal_core::node::{self, NodeUpdate};
+use shoal_core::store::{Change, Changes, Store};
+use shoal_manager::raft::ProposeError;
+use shoal_proto::v1::{
+    ContainerSpec, NetworkAttachmentSpec, NetworkSpec, NodeAvailability, PortSpec, PublishMode,
+    ReplicatedMode, Resources, ServiceMode, ServiceSpec, StackNetwork, StackService, StackSpec,
+    TaskSpec, service_mode,
+};
+
+use super::manager::{Manager, joined};
+use super::{HostId, Rng, World, node_id};
+
+#[derive(Default)]
+pub(super) struct Client {
+    number: u64,
+    pending: BTreeMap<u64, Deed>,
+    stacks: u64,
+    /// Hosts whose joining is acknowledged.
+    joined: BTreeSet<HostId>,
+    /// For each stack the revision that was last acknowledged; none when it may have been removed.
+    acknowledged: BTreeMap<String, u64>,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone)]
+enum Deed {
+    Join { host: HostId, raft_id: Option<u64> },
+    Deploy { stack: String },
+    Other,
+}
+
+impl Client {
+    pub(super) fn act(&mut self, world: &mut World, managers: &mut BTreeMap<HostId, Manager>) {
+        let leaders: Vec<HostId> =
+            managers.values().filter(|one| one.is_leader()).map(|one| one.host).collect();
+        if leaders.is_empty() {
+            return;
+        }
+        // One that was cut off may think that it leads, and be asked.
+        let host = leaders[world.rng.below(leaders.len() as u64) as usize];
+        let hosts_with_managers: BTreeSet<HostId> = managers.keys().copied().collect();
+        let manager = managers.get_mut(&host).unwrap();
+        let Some(store) = manager.published().map(|published| published.store()) else { return };
+        if store.cluster().is_none() {
+            return;
+        }
+        let now = world.clock(host);
+        let mut rng = world.rng.clone();
+        let mut choice = rng.clone();
+        choice.next();
+        let mut random = || rng.bits();
+        let mut context = Context { now, random: &mut random };
+        let decided = self.decide(world, &store, &mut context, &mut choice, &hosts_with_managers);
+        world.rng = choice;
+        if let Some((deed, changes)) = decided
+            && !changes.is_empty()
+        {
+            self.number += 1;
+            self.pending.insert(self.number, deed);
+            manager.propose(self.number, changes);
+        }
+    }
+
+    fn decide(
+        &mut self,
+        world: &World,
+        store: &Store,
+        context: &mut Context<'_>,
+        choice: &mut Rng,
+        managers: &BTreeSet<HostId>,
+    ) -> Option<(Deed, Vec<Change>)> {
+        let mut changes = Changes::default();
+        let missing = world.skew.keys().find(|host| store.node(node_id(**host)).is_none());
+        if let Some(host) = missing.copied() {
+            let raft_id = managers.contains(&host).then(|| node::raft_id(context.bits()));
+            changes.create(context, joined(host, raft_id));
+            let raft_id = raft_id.map(NonZeroU64::get);
+            return Some((Deed::Join { host, raft_id }, changes.into_vec()));
+        }
+        let names: Vec<String> = store.stacks().map(|stack| stack.spec.name.clone()).collect();
+        let any = |choice: &mut Rng| names[choice.below(names.len() as u64) as usize].clone();
+        match choice.below(10) {
+            0..=2 => {
+                self.stacks += 1;
+                self.deploy(store, format!("s{}", self.stacks), context, choice)
+            }
+            3..=6 if !names.is_empty() => self.deploy(store, any(choice), context, choice),
+            7 if !names.is_empty() => {
+                let name = any(choice);
+                let stack = store.stack_by_name(&name)?;
+                deploy::remove_stack(stack, context, &mut changes);
+                self.acknowledged.remove(&name);
+                Some((Deed::Other, changes.into_vec()))
+            }
+            _ => {
+                let nodes: Vec<_> = store.nodes().collect();
+                let node = nodes[choice.below(nodes.len() as u64) as usize];
+                let availability = match choice.below(4) {
+                    0 => NodeAvailability::Drain,
+                    1 => NodeAvailability::Pause,
+                    _ => NodeAvailability::Active,
+                };
+                let update =
+                    NodeUpdate { availability: Some(availability), ..NodeUpdate::default() };
+                node::update(store, node, &update, context, &mut changes).ok()?;
+                Some((Deed::Other, changes.into_vec()))
+            }
+        }
+    }
+
+    fn deploy(
+        &self,
+        store: &Store,
+        stack: String,
+        context: &mut Context<'_>,
+        choice: &mut Rng,
+    ) -> Option<(Deed, Vec<Change>)> {
+        let mut changes = Changes::default();
+        let spec = spec(&stack, choice);
+        deploy::deploy_stack(store, spec, context, &mut changes).ok()?;
+        Some((Deed::Deploy { stack }, changes.into_vec()))
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        number: u64,
+        _host: HostId,
+        outcome: &Result<Store, ProposeError>,
+        world: &mut World,
+    ) {
+        let Some(deed) = self.pending.remove(&number) else { return };
+        let Ok(store) = outcome else { return };
+        match deed {
+            Deed::Join { host, raft_id } => {
+                self.joined.insert(host);
+                if let Some(raft_id) = raft_id {
+                    world.hosts_of_members.insert(raft_id, host);
+                    world.starting.push((host, raft_id));
+                }
+            }
+            Deed::Deploy { stack } => {
+                if let Some(now) = store.stack_by_name(&stack) {
+                    self.acknowledged.insert(stack, now.revision);
+                }
+            }
+            Deed::Other => {}
+        }
+    }
+
+    /// What was acknowledged is there.
+    pub(super) fn check_acknowledged(&self, store: &Store) {
+        for host in &self.joined {
+            assert!(store.node(node_id(*host)).is_some(), "host {host} had joined and is gone");
+        }
+        for (name, revision) in &self.acknowledged {
+            let now = store.stack_by_name(name).map(|stack| stack.revision);
+            let removing = self.pending.values().any(|deed| matches!(deed, Deed::Other));
+            assert!(
+                now.is_some_and(|now| now >= *revision) || removing,
+                "stack {name} was acknowledged in revision {revision} and is in {now:?}"
+            );
+        }
+    }
+}
+
+/// One or two services with all that can be overcommitted.
+fn spec(stack: &str, choice: &mut Rng) -> StackSpec {
+    let service = |number: u64, choice: &mut Rng| {
+        let name = format!("web{number}");
+        let replicas = choice.below(4);
+        let container =
+            ContainerSpec { image: format!("app:{}", choice.below(3)), ..ContainerSpec::default() };
+        let reservations = Resources {
+            nano_cpus: choice.below(3) as i64 * 500_000_000,
+            memory_bytes: choice.below(3) as i64 * (512 << 20),
+            pids: 0,
+        };
+        let ports = if choice.chance(20) {
+            let mode = if choice.chance(50) { PublishMode::Host } else { PublishMode::Ingress };
+            vec![PortSpec {
+                target_port: 80,
+                published_port: 8000 + choice.below(4) as u32,
+                mode: mode.into(),
+                ..PortSpec::default()
+            }]
+        } else {
+            Vec::new()
+        };
+        let task = TaskSpec {
+            container: Some(container),
+            reservations: Some(reservations),
+            networks: vec![NetworkAttachmentSpec {
+                network_id: "net".to_owned(),
+                ..NetworkAttachmentSpec::default()
+            }],
+            fenced: choice.chance(40),
+            ..TaskSpec::default()
+        };
+        let mode = service_mode::Mode::Replicated(ReplicatedMode { replicas });
+        let spec = ServiceSpec {
+            name: format!("{stack}_{name}"),
+            task: Some(task),
+            mode: Some(ServiceMode { mode: Some(mode) }),
+            ports,
+            ..ServiceSpec::default()
+        };
+        StackService { name, spec: Some(spec) }
+    };
+    let count = 1 + choice.below(2);
+    let net = NetworkSpec { name: format!("{stack}_net"), ..NetworkSpec::default() };
+    StackSpec {
+        name: stack.to_owned(),
+        services: (0..count).map(|number| service(number, choice)).collect(),
+        networks: vec![StackNetwork { key: "net".to_owned(), spec: Some(net), external: false }],
+        ..StackSpec::default()
+    }
+}
