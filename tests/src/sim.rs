@@ -11,6 +11,7 @@ mod check;
 mod client;
 mod manager;
 mod network;
+mod thread;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -137,7 +138,11 @@ impl World {
     fn send_up(&mut self, id: u64, message: AgentMessage) {
         let Some(session) = self.sessions.get(&id) else { return };
         let (from, to, last) = (session.agent, session.manager, session.last_up);
-        let Some(delay) = self.network.stream(&mut self.rng, from, to) else { return };
+        let Some(delay) = self.network.stream(&mut self.rng, from, to) else {
+            // What is lost of a stream breaks it.
+            self.sessions.remove(&id);
+            return;
+        };
         let time = (self.now + delay).max(last);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.last_up = time;
@@ -148,7 +153,11 @@ impl World {
     fn send_down(&mut self, id: u64, message: ManagerMessage) {
         let Some(session) = self.sessions.get(&id) else { return };
         let (from, to, last) = (session.manager, session.agent, session.last_down);
-        let Some(delay) = self.network.stream(&mut self.rng, from, to) else { return };
+        let Some(delay) = self.network.stream(&mut self.rng, from, to) else {
+            // What is lost of a stream breaks it.
+            self.sessions.remove(&id);
+            return;
+        };
         let time = (self.now + delay).max(last);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.last_down = time;
@@ -357,6 +366,7 @@ impl Sim {
     fn heal(&mut self) {
         self.world.network.heal();
         for manager in self.managers.values_mut() {
+            manager.calm();
             if !manager.is_up() {
                 manager.start(&mut self.world);
             }

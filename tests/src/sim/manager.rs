@@ -30,6 +30,7 @@ use tokio::sync::{broadcast, oneshot};
 
 use super::check::Checks;
 use super::client::Client;
+use super::thread::MemberThread;
 use super::{Event, HostId, Rng, World, node_id};
 
 /// Entries between two snapshots: few, so that there are many.
@@ -60,7 +61,7 @@ pub(super) struct Manager {
 }
 
 struct Running {
-    member: Member,
+    member: MemberThread,
     published: Published,
     commits: broadcast::Receiver<Commit>,
     outbox: Arc<Mutex<Vec<Outgoing>>>,
@@ -135,6 +136,11 @@ impl Manager {
         matches!(leadership, Some(Leadership::Leader { .. }))
     }
 
+    /// It does not crash any more.
+    pub(super) fn calm(&mut self) {
+        self.crashes = false;
+    }
+
     pub(super) fn start(&mut self, world: &mut World) {
         if self.raft_id.is_some() && self.running.is_none() {
             let begin = if self.founds { Begin::Found } else { Begin::Join };
@@ -157,7 +163,7 @@ impl Manager {
         let outbox: Arc<Mutex<Vec<Outgoing>>> = Arc::default();
         let box_end = Arc::clone(&outbox);
         let send = Box::new(move |message| box_end.lock().unwrap().push(message));
-        let opened = Member::open(config, send, Box::new(move || random.bits()));
+        let opened = MemberThread::open(config, send, Box::new(move || random.bits()));
         let (member, published) =
             opened.unwrap_or_else(|error| panic!("host {}: {error}", self.host));
         let (_, commits) = published.subscribe();
@@ -182,7 +188,7 @@ impl Manager {
     pub(super) fn tick(&mut self, world: &mut World) {
         let now = world.now;
         let Some(running) = &mut self.running else { return };
-        running.member.tick();
+        running.member.call(Member::tick);
         let store = running.published.store();
         if let Some(lead) = &mut running.lead {
             let ready = store.nodes().filter(|node| node.status.state() == NodeState::Ready);
@@ -195,13 +201,13 @@ impl Manager {
     /// False when nobody is there to hear it.
     pub(super) fn step(&mut self, bytes: Vec<u8>) -> bool {
         let Some(running) = &mut self.running else { return false };
-        running.member.take(Command::Step { bytes });
+        running.member.call(move |member| member.take(Command::Step { bytes }));
         true
     }
 
     pub(super) fn sent_snapshot(&mut self, to: u64, arrived: bool) {
         if let Some(running) = &mut self.running {
-            running.member.take(Command::SentSnapshot { to, arrived });
+            running.member.call(move |member| member.take(Command::SentSnapshot { to, arrived }));
         }
     }
 
@@ -281,9 +287,9 @@ impl Manager {
         let founds = self.founds;
         let Some(running) = &mut self.running else { return };
         for _ in 0..50 {
-            let settled = running.member.settle();
+            let settled = running.member.call(Member::settle);
             settled.unwrap_or_else(|error| panic!("host {host}: {error}"));
-            running.member.let_snapshot_finish();
+            running.member.call(|member| member.let_snapshot_finish());
             running.take_commits(host, checks);
             running.take_answers(host, world, client);
             running.follow_leadership(world);
@@ -305,7 +311,9 @@ impl Manager {
                 None => Vec::new(),
             };
             if copies.is_empty() && message.is_snapshot {
-                running.member.take(Command::SentSnapshot { to: message.to, arrived: false });
+                running.member.call(move |member| {
+                    member.take(Command::SentSnapshot { to: message.to, arrived: false })
+                });
             }
             let snapshot_of = message.is_snapshot.then_some((self.host, message.to));
             for delay in copies {
@@ -319,11 +327,11 @@ impl Manager {
     /// The host goes down while it writes: what was sent of it is lost, and what was written of the
     /// log's last record is a part of it.
     fn tear(&mut self, world: &mut World) {
-        let Some(mut running) = self.running.take() else { return };
+        let Some(running) = self.running.take() else { return };
         let before = files(self.dir.path());
-        let settled = running.member.settle();
+        let settled = running.member.call(Member::settle);
         settled.unwrap_or_else(|error| panic!("host {}: {error}", self.host));
-        running.member.let_snapshot_finish();
+        running.member.call(|member| member.let_snapshot_finish());
         drop(running);
         let after = files(self.dir.path());
         // With a snapshot or a new file in between, the last write is not a record's alone.
@@ -385,7 +393,7 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, u64> {
 impl Running {
     fn propose(&mut self, purpose: Purpose, changes: Vec<Change>) {
         let (reply, answer) = oneshot::channel();
-        self.member.take(Command::Propose { changes, reply });
+        self.member.call(move |member| member.take(Command::Propose { changes, reply }));
         self.waiting.push((purpose, answer));
     }
 
@@ -601,7 +609,7 @@ impl Running {
             return false;
         }
         let (reply, mut answer) = oneshot::channel();
-        self.member.take(Command::CaughtUp { reply });
+        self.member.call(move |member| member.take(Command::CaughtUp { reply }));
         let Ok(Ok(caught_up)) = answer.try_recv() else { return false };
         let group = Group {
             voters: members.voters,
@@ -615,12 +623,12 @@ impl Running {
             Some(Step::Voter(id)) => MemberChange::Voter(id),
             Some(Step::Remove(id)) => MemberChange::Remove(id),
             Some(Step::HandOver(to)) => {
-                self.member.take(Command::Transfer { to });
+                self.member.call(move |member| member.take(Command::Transfer { to }));
                 return false;
             }
         };
         let (reply, answer) = oneshot::channel();
-        self.member.take(Command::ChangeMembers { change, reply });
+        self.member.call(move |member| member.take(Command::ChangeMembers { change, reply }));
         self.changing = Some(answer);
         true
     }
