@@ -57,6 +57,12 @@ impl Agent {
         self.dir.path()
     }
 
+    /// Its socket for people.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir().join("run/shoal.sock")
+    }
+
     fn log_path(&self) -> PathBuf {
         self.dir().join("agent.log")
     }

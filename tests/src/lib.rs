@@ -4,11 +4,13 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // tests
 
 mod agent;
+pub mod history;
 mod host;
 mod managers;
 mod registry;
 pub mod sim;
 mod wait;
+pub mod writer;
 
 pub use agent::{Agent, Output};
 pub use host::{Host, Switch};

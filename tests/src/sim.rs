@@ -15,6 +15,7 @@ mod thread;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime};
 
 use agent::Agent;
@@ -110,8 +111,6 @@ struct World {
     skew: BTreeMap<HostId, i64>,
     /// Where each member of the raft group is.
     hosts_of_members: BTreeMap<u64, HostId>,
-    /// Managers that have been let in and are to begin.
-    starting: Vec<(HostId, u64)>,
 }
 
 impl World {
@@ -201,7 +200,6 @@ impl Sim {
             sessions: BTreeMap::new(),
             skew: BTreeMap::new(),
             hosts_of_members: BTreeMap::from([(1, 1)]),
-            starting: Vec::new(),
         };
         let mut sim = Self {
             world,
@@ -288,6 +286,7 @@ impl Sim {
             }
             Event::Agent(host) => {
                 self.world.after(AGENT_TICK, Event::Agent(host));
+                self.follow_role(host);
                 let managers: Vec<HostId> = self.managers.keys().copied().collect();
                 if let Some(agent) = self.agents.get_mut(&host) {
                     agent.tick(&mut self.world, &managers);
@@ -308,15 +307,33 @@ impl Sim {
         }
     }
 
+    /// What an agent does on its leader's word: becomes a manager, also when the joining was not
+    /// acknowledged, or stops being one.
+    fn follow_role(&mut self, host: HostId) {
+        let Some(manager) = self.managers.get(&host) else { return };
+        let leads = |one: &&Manager| one.is_leader() && self.world.network.reaches(one.host, host);
+        let leader = self.managers.values().find(leads).and_then(Manager::published);
+        let Some(node) = leader.and_then(|one| one.store().node(node_id(host)).cloned()) else {
+            return;
+        };
+        let (own, wanted) = (manager.raft_id, node.raft_id.map(NonZeroU64::get));
+        if own == wanted || !self.agents[&host].is_up() {
+            return;
+        }
+        let Some(manager) = self.managers.get_mut(&host) else { return };
+        if own.is_some() {
+            manager.leave(&mut self.world);
+        }
+        if let Some(raft_id) = wanted {
+            self.world.hosts_of_members.insert(raft_id, host);
+            manager.join(&mut self.world, raft_id);
+        }
+    }
+
     /// Does what follows on a manager from what it has just heard.
     fn settle(&mut self, host: HostId) {
         let Some(manager) = self.managers.get_mut(&host) else { return };
         manager.settle(&mut self.world, &mut self.client, &mut self.checks);
-        for (host, raft_id) in std::mem::take(&mut self.world.starting) {
-            if let Some(manager) = self.managers.get_mut(&host) {
-                manager.join(&mut self.world, raft_id);
-            }
-        }
     }
 
     fn fault(&mut self) {
@@ -379,7 +396,7 @@ impl Sim {
 
     fn check(&mut self) {
         self.checks.leaders(&self.managers);
-        self.checks.containers(&self.agents, &self.managers);
+        self.checks.containers(&self.agents);
     }
 
     /// All managers know the same, all that was acknowledged is there, and what runs is what is

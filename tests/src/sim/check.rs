@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher};
 
 use prost::Message as _;
+use shoal_core::managers;
 use shoal_core::store::{Event, Key, Object, Store, Task};
-use shoal_manager::raft::{Commit, Leadership};
+use shoal_manager::raft::{Commit, Leadership, Members};
 use shoal_proto::v1::{self, NodeState, PublishMode, TaskState};
 
 use super::agent::Agent;
@@ -63,11 +64,7 @@ impl Checks {
     }
 
     /// No slot of a service that is fenced has two containers, whatever anyone believes.
-    pub(super) fn containers(
-        &self,
-        agents: &BTreeMap<HostId, Agent>,
-        _managers: &BTreeMap<HostId, Manager>,
-    ) {
+    pub(super) fn containers(&self, agents: &BTreeMap<HostId, Agent>) {
         let mut seen: BTreeMap<(String, u64), HostId> = BTreeMap::new();
         for agent in agents.values() {
             for running in agent.tasks.values().filter(|running| running.runs) {
@@ -162,15 +159,20 @@ fn addresses(store: &Store) {
     }
 }
 
-/// What all managers have applied, when it is the same and somebody leads.
+/// What all managers have applied, when it is the same, somebody leads, and those that are to be
+/// managers are.
 pub(super) fn common_store(managers: &BTreeMap<HostId, Manager>) -> Option<Store> {
-    let published: Option<Vec<_>> = managers.values().map(Manager::published).collect();
+    let members = managers.values().filter(|manager| manager.raft_id.is_some());
+    let published: Option<Vec<_>> = members.map(Manager::published).collect();
     let published = published?;
-    let applied = published.first()?.status().applied;
-    let same = published.iter().all(|one| one.status().applied == applied);
+    let store = published.first()?.store();
+    let applied = store.version();
+    let same = published.iter().all(|one| one.store().version() == applied);
     let leads = published.iter().any(|one| matches!(one.leadership(), Leadership::Leader { .. }));
-    let whole = published.iter().all(|one| one.members().voters.len() == managers.len());
-    (same && leads && whole).then(|| published[0].store())
+    let wanted = managers::wanted(&store);
+    let group = Members { voters: wanted.clone(), learners: BTreeSet::new() };
+    let whole = published.iter().all(|one| one.members() == group);
+    (same && leads && whole && wanted.len() == published.len()).then_some(store)
 }
 
 /// What is not as it should be: every node is there, every service has what it can have, and agents

@@ -2,7 +2,6 @@
 //! what was acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU64;
 
 use shoal_core::context::Context;
 use shoal_core::deploy;
@@ -10,9 +9,9 @@ use shoal_core::node::{self, NodeUpdate};
 use shoal_core::store::{Change, Changes, Store};
 use shoal_manager::raft::ProposeError;
 use shoal_proto::v1::{
-    ContainerSpec, NetworkAttachmentSpec, NetworkSpec, NodeAvailability, PortSpec, PublishMode,
-    ReplicatedMode, Resources, ServiceMode, ServiceSpec, StackNetwork, StackService, StackSpec,
-    TaskSpec, service_mode,
+    ContainerSpec, NetworkAttachmentSpec, NetworkSpec, NodeAvailability, NodeRole, PortSpec,
+    PublishMode, ReplicatedMode, Resources, ServiceMode, ServiceSpec, StackNetwork, StackService,
+    StackSpec, TaskSpec, service_mode,
 };
 
 use super::manager::{Manager, joined};
@@ -32,7 +31,7 @@ pub(super) struct Client {
 /// What was asked for.
 #[derive(Debug, Clone)]
 enum Deed {
-    Join { host: HostId, raft_id: Option<u64> },
+    Join { host: HostId },
     Deploy { stack: String },
     Other,
 }
@@ -82,18 +81,29 @@ impl Client {
         if let Some(host) = missing.copied() {
             let raft_id = managers.contains(&host).then(|| node::raft_id(context.bits()));
             changes.create(context, joined(host, raft_id));
-            let raft_id = raft_id.map(NonZeroU64::get);
-            return Some((Deed::Join { host, raft_id }, changes.into_vec()));
+            return Some((Deed::Join { host }, changes.into_vec()));
         }
         let names: Vec<String> = store.stacks().map(|stack| stack.spec.name.clone()).collect();
         let any = |choice: &mut Rng| names[choice.below(names.len() as u64) as usize].clone();
-        match choice.below(10) {
-            0..=2 => {
+        match choice.below(22) {
+            20 | 21 => {
+                let hosts: Vec<HostId> = managers.iter().copied().collect();
+                let host = hosts[choice.below(hosts.len() as u64) as usize];
+                let node = store.node(node_id(host))?;
+                let role = match node.spec.role() {
+                    NodeRole::Manager => NodeRole::Worker,
+                    NodeRole::Worker => NodeRole::Manager,
+                };
+                let update = NodeUpdate { role: Some(role), ..NodeUpdate::default() };
+                node::update(store, node, &update, context, &mut changes).ok()?;
+                Some((Deed::Other, changes.into_vec()))
+            }
+            0..=5 => {
                 self.stacks += 1;
                 self.deploy(store, format!("s{}", self.stacks), context, choice)
             }
-            3..=6 if !names.is_empty() => self.deploy(store, any(choice), context, choice),
-            7 if !names.is_empty() => {
+            6..=13 if !names.is_empty() => self.deploy(store, any(choice), context, choice),
+            14 | 15 if !names.is_empty() => {
                 let name = any(choice);
                 let stack = store.stack_by_name(&name)?;
                 deploy::remove_stack(stack, context, &mut changes);
@@ -129,23 +139,11 @@ impl Client {
         Some((Deed::Deploy { stack }, changes.into_vec()))
     }
 
-    pub(super) fn answered(
-        &mut self,
-        number: u64,
-        _host: HostId,
-        outcome: &Result<Store, ProposeError>,
-        world: &mut World,
-    ) {
+    pub(super) fn answered(&mut self, number: u64, outcome: &Result<Store, ProposeError>) {
         let Some(deed) = self.pending.remove(&number) else { return };
         let Ok(store) = outcome else { return };
         match deed {
-            Deed::Join { host, raft_id } => {
-                self.joined.insert(host);
-                if let Some(raft_id) = raft_id {
-                    world.hosts_of_members.insert(raft_id, host);
-                    world.starting.push((host, raft_id));
-                }
-            }
+            Deed::Join { host } => drop(self.joined.insert(host)),
             Deed::Deploy { stack } => {
                 if let Some(now) = store.stack_by_name(&stack) {
                     self.acknowledged.insert(stack, now.revision);

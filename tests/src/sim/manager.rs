@@ -123,6 +123,20 @@ impl Manager {
         self.start(world);
     }
 
+    /// It is a manager no more: nothing is left of its log.
+    pub(super) fn leave(&mut self, world: &mut World) {
+        self.running = None;
+        self.raft_id = None;
+        self.founds = false;
+        self.crashes = false;
+        let host = self.host;
+        world.sessions.retain(|_, session| session.manager != host);
+        for folder in ["log", "snapshots"] {
+            // Missing in one that had not begun.
+            let _ = std::fs::remove_dir_all(self.dir.path().join(folder));
+        }
+    }
+
     pub(super) fn is_up(&self) -> bool {
         self.running.is_some()
     }
@@ -291,7 +305,7 @@ impl Manager {
             settled.unwrap_or_else(|error| panic!("host {host}: {error}"));
             running.member.call(|member| member.let_snapshot_finish());
             running.take_commits(host, checks);
-            running.take_answers(host, world, client);
+            running.take_answers(world, client);
             running.follow_leadership(world);
             if !running.act(host, founds, world) {
                 break;
@@ -421,13 +435,13 @@ impl Running {
         }
     }
 
-    fn take_answers(&mut self, host: HostId, world: &mut World, client: &mut Client) {
+    fn take_answers(&mut self, world: &mut World, client: &mut Client) {
         let mut left = Vec::new();
         for (purpose, mut answer) in std::mem::take(&mut self.waiting) {
             match answer.try_recv() {
                 Err(oneshot::error::TryRecvError::Empty) => left.push((purpose, answer)),
                 Err(oneshot::error::TryRecvError::Closed) => {}
-                Ok(outcome) => self.answered(host, purpose, outcome, world, client),
+                Ok(outcome) => self.answered(purpose, outcome, world, client),
             }
         }
         self.waiting.extend(left);
@@ -440,14 +454,13 @@ impl Running {
 
     fn answered(
         &mut self,
-        host: HostId,
         purpose: Purpose,
         outcome: Result<Commit, ProposeError>,
         world: &mut World,
         client: &mut Client,
     ) {
         if let Purpose::Client(number) = purpose {
-            return client.answered(number, host, &outcome.map(|commit| commit.store), world);
+            return client.answered(number, &outcome.map(|commit| commit.store));
         }
         let store = self.published.store();
         let Some(lead) = &mut self.lead else { return };
