@@ -27,6 +27,8 @@ pub struct Agent {
     mounted: Option<String>,
     /// Further flags of each start.
     flags: Vec<String>,
+    /// And variables.
+    environment: Vec<(String, String)>,
 }
 
 impl Agent {
@@ -49,7 +51,15 @@ impl Agent {
     pub fn on(host: Host, flags: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("shoal-test-").tempdir().unwrap();
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-        Self { host, dir, process: None, cgroups: cgroups(), mounted: None, flags }
+        Self {
+            host,
+            dir,
+            process: None,
+            cgroups: cgroups(),
+            mounted: None,
+            flags,
+            environment: Vec::new(),
+        }
     }
 
     #[must_use]
@@ -82,6 +92,7 @@ impl Agent {
             command.arg("--config").arg(self.settings_path());
         }
         command.args(&self.flags);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -130,6 +141,18 @@ impl Agent {
     /// What its next start is given, in place of what its last was.
     pub fn set_flags(&mut self, flags: &[&str]) {
         self.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+    }
+
+    /// Variables of its next start.
+    pub fn set_environment(&mut self, variables: &[(&str, &str)]) {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.environment = variables.iter().map(owned).collect();
+    }
+
+    /// The running agent's.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("it runs").id()
     }
 
     fn spawn(&mut self) {
