@@ -15,6 +15,8 @@ export SHOAL_PROFILE=release
 say "measuring the runtime alone"
 as_root "$(cargo bench -q -p shoal-runtime --bench start --no-run --message-format=json 2>/dev/null |
     sed -n 's/.*"executable":"\([^"]*start-[^"]*\)".*/\1/p' | tail -1)"
+say "measuring the raft log"
+cargo bench -q -p shoal-manager --bench commits
 say "measuring a host"
 if [ "$(id -u)" = 0 ]; then
     cargo bench -q -p shoal-tests "$@"

@@ -7,6 +7,7 @@ mod agent;
 pub mod history;
 mod host;
 mod managers;
+pub mod measure;
 mod registry;
 pub mod sim;
 mod wait;

@@ -11,20 +11,24 @@ mod check;
 mod client;
 mod manager;
 mod network;
+pub mod scale;
 mod thread;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::num::NonZeroU64;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use agent::Agent;
 use check::Checks;
 use client::Client;
 use manager::Manager;
 use network::Network;
+use shoal_core::context::Context;
+use shoal_core::deploy;
+use shoal_core::store::{Changes, Store};
 use shoal_proto::NodeId;
-use shoal_proto::v1::{AgentMessage, ManagerMessage};
+use shoal_proto::v1::{AgentMessage, ManagerMessage, StackSpec, agent_message};
 
 /// Virtual time since the beginning.
 pub type Time = Duration;
@@ -177,6 +181,8 @@ struct Sim {
     agents: BTreeMap<HostId, Agent>,
     client: Client,
     checks: Checks,
+    /// Work of this process for the managers.
+    manager_work: Duration,
 }
 
 /// Runs one seed. Panics when something does not hold that must.
@@ -189,6 +195,13 @@ impl Sim {
         let mut rng = Rng(seed);
         let managers = [1, 3, 3, 5][rng.below(4) as usize];
         let workers = 2 + rng.below(3);
+        let mut sim = Self::of(rng, managers, workers);
+        sim.world.after(Duration::from_secs(3), Event::Client);
+        sim.world.after(Duration::from_secs(4), Event::Fault);
+        sim
+    }
+
+    fn of(mut rng: Rng, managers: HostId, workers: u64) -> Self {
         let network = Network::new(&mut rng);
         let world = World {
             rng,
@@ -207,6 +220,7 @@ impl Sim {
             agents: (1..=managers + workers).map(|host| (host, Agent::new(host))).collect(),
             client: Client::default(),
             checks: Checks::default(),
+            manager_work: Duration::ZERO,
         };
         for host in sim.agents.keys().copied().collect::<Vec<_>>() {
             let skew = sim.world.rng.below(4000) as i64 - 2000;
@@ -218,16 +232,64 @@ impl Sim {
             let delay = sim.world.rng.millis(0, 50);
             sim.world.after(delay, Event::Tick(host));
         }
-        sim.world.after(Duration::from_secs(3), Event::Client);
-        sim.world.after(Duration::from_secs(4), Event::Fault);
+        let first = *sim.managers.keys().next().unwrap();
+        let mut rng = sim.world.rng.clone();
+        sim.managers.get_mut(&first).unwrap().found(&mut rng);
+        sim.world.rng = rng;
         sim
     }
 
+    /// So many managers and agents, and nothing goes wrong.
+    fn large(managers: u64, agents: u64) -> Self {
+        let mut sim = Self::of(Rng(1), managers, agents - managers);
+        sim.checks.off = true;
+        sim.world.network.heal();
+        for agent in sim.agents.values_mut() {
+            agent.stop_failing();
+        }
+        let all: Vec<HostId> = sim.agents.keys().copied().collect();
+        // The first is there when its cluster is.
+        let hosts = &all[1..];
+        while sim.leader_store().is_none_or(|store| store.cluster().is_none()) {
+            sim.next();
+        }
+        let mut changes = Changes::default();
+        let mut random = || 0;
+        let context = Context { now: sim.world.clock(1), random: &mut random };
+        for host in hosts {
+            let raft_id = (*host <= managers).then(|| NonZeroU64::new(*host).unwrap());
+            changes.create(&context, manager::joined(*host, raft_id));
+        }
+        sim.managers.get_mut(&1).unwrap().propose(0, changes.into_vec());
+        sim
+    }
+
+    /// What the leader has; none when nobody leads.
+    fn leader_store(&self) -> Option<Store> {
+        let leader = self.managers.values().find(|manager| manager.is_leader())?;
+        leader.published().map(|published| published.store())
+    }
+
+    fn deploy(&mut self, spec: &StackSpec) {
+        let leader = self.managers.values_mut().find(|manager| manager.is_leader()).unwrap();
+        let store = leader.published().unwrap().store();
+        let mut changes = Changes::default();
+        let mut random = || self.world.rng.bits();
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let mut context = Context { now, random: &mut random };
+        deploy::deploy_stack(&store, spec.clone(), &mut context, &mut changes).unwrap();
+        leader.propose(0, changes.into_vec());
+    }
+
+    /// What comes next, without a look at what it has done.
+    fn next(&mut self) {
+        let Reverse((time, number)) = self.world.queue.pop().unwrap();
+        self.world.now = time;
+        let event = self.world.events.remove(&number).unwrap();
+        self.handle(event, true);
+    }
+
     fn run(&mut self) {
-        let first = *self.managers.keys().next().unwrap();
-        let mut rng = self.world.rng.clone();
-        self.managers.get_mut(&first).unwrap().found(&mut rng);
-        self.world.rng = rng;
         let mut is_healing = false;
         while let Some(Reverse((time, number))) = self.world.queue.pop() {
             self.world.now = time;
@@ -246,6 +308,15 @@ impl Sim {
     }
 
     fn handle(&mut self, event: Event, is_healing: bool) {
+        let is_manager = !matches!(event, Event::Agent(_) | Event::Down { .. });
+        let begun = Instant::now();
+        self.carry_out(event, is_healing);
+        if is_manager {
+            self.manager_work += begun.elapsed();
+        }
+    }
+
+    fn carry_out(&mut self, event: Event, is_healing: bool) {
         match event {
             Event::Tick(host) => {
                 self.world.after(TICK, Event::Tick(host));
@@ -271,10 +342,14 @@ impl Sim {
                     return;
                 };
                 let agent = self.world.sessions[&session].agent;
+                let is_heartbeat =
+                    matches!(message.message, Some(agent_message::Message::Heartbeat(_)));
                 if let Some(manager) = self.managers.get_mut(&to) {
                     manager.hear(&mut self.world, session, agent, message);
                 }
-                self.settle(to);
+                if !is_heartbeat {
+                    self.settle(to);
+                }
             }
             Event::Down { session, message } => {
                 let Some(to) = self.world.sessions.get(&session).map(|one| one.agent) else {

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use shoal_tests::{Host, hello_tar};
 
-use crate::measure::{self, wait};
+use shoal_tests::measure::{self, wait};
 
 /// Its own registry on loopback: a task of a swarm asks the registry for its image each time.
 const REGISTRY: &str = "127.0.0.1:5999";

@@ -6,13 +6,13 @@
 
 mod docker;
 mod image;
-mod measure;
+
 mod shoal;
 
 use docker::Docker;
-use measure::{Report, seconds};
 use shoal::Shoal;
 use shoal_tests::Registry;
+use shoal_tests::measure::{Report, seconds};
 
 /// Of each figure; `SHOAL_BENCH_RUNS` changes it.
 const RUNS: usize = 5;

@@ -2,7 +2,7 @@
 
 use shoal_tests::{Agent, Host};
 
-use crate::measure;
+use shoal_tests::measure;
 
 pub(crate) struct Shoal {
     agent: Agent,

@@ -1,7 +1,7 @@
 //! A manager on a host: raft as it is, and around it what the real one's tasks do, one step at a
 //! time. What is here follows `shoal_manager`'s leader, dispatcher and membership.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use shoal_core::liveness::{Liveness, Turn};
 use shoal_core::managers::{self, Group, Step};
 use shoal_core::node::{self, Arrival};
 use shoal_core::settings::Settings;
-use shoal_core::store::{Change, Changes, Cluster, Meta, Node, Store};
+use shoal_core::store::{Change, Changes, Cluster, Event as Put, Meta, Node, Object, Store};
 use shoal_manager::raft::{
     Begin, Command, Commit, DataKey, Leadership, Member, MemberChange, Members, Outgoing,
     ProposeError, Published, RaftConfig,
@@ -79,6 +79,10 @@ struct Lead {
     wake_at: Option<SystemTime>,
     liveness: Liveness,
     sessions: BTreeMap<u64, Held>,
+    /// Sessions that are not let in yet.
+    knocking: BTreeSet<u64>,
+    /// Nodes whose part of the cluster may have changed; none: all.
+    touched: Option<BTreeSet<NodeId>>,
     reports: Vec<Change>,
     is_reporting: bool,
     is_noting: bool,
@@ -91,7 +95,6 @@ struct Held {
     hello: Option<Hello>,
     known: Option<Assignments>,
     sequence: u64,
-    version: u64,
 }
 
 impl Manager {
@@ -207,6 +210,10 @@ impl Manager {
         if let Some(lead) = &mut running.lead {
             let ready = store.nodes().filter(|node| node.status.state() == NodeState::Ready);
             lead.liveness.adopt(ready.map(|node| node.id), now);
+            let (liveness, sessions) = (&lead.liveness, &world.sessions);
+            lead.sessions.retain(|id, held| {
+                liveness.is_current(held.node, held.turn) && sessions.contains_key(id)
+            });
             let clock = world.clock(self.host);
             lead.is_dirty |= lead.wake_at.is_some_and(|at| at <= clock);
         }
@@ -261,9 +268,9 @@ impl Manager {
                     return;
                 }
                 let turn = lead.liveness.begin(node, now);
-                let held =
-                    Held { node, turn, hello: Some(hello), known: None, sequence: 0, version: 0 };
+                let held = Held { node, turn, hello: Some(hello), known: None, sequence: 0 };
                 lead.sessions.insert(session, held);
+                lead.knocking.insert(session);
             }
             Some(agent_message::Message::Heartbeat(beat)) => {
                 let Some(held) = lead.sessions.get(&session) else { return };
@@ -418,6 +425,7 @@ impl Running {
                     checks.commit(host, &commit);
                     if let Some(lead) = &mut self.lead {
                         lead.is_dirty = true;
+                        lead.touch(&commit);
                         match commit.whole {
                             true => lead.control.resync(&commit.store),
                             false => lead.control.observe(&commit.store, &commit.events),
@@ -427,6 +435,7 @@ impl Running {
                 Err(broadcast::error::TryRecvError::Lagged(_)) => {
                     if let Some(lead) = &mut self.lead {
                         lead.is_dirty = true;
+                        lead.touched = None;
                         lead.control.resync(&self.published.store());
                     }
                 }
@@ -479,6 +488,7 @@ impl Running {
                 if outcome.is_ok() {
                     lead.liveness.welcome(held.node, held.turn);
                     welcome(world, session, held, &store);
+                    lead.knocking.remove(&session);
                 }
                 // Else the hello is still there, and is tried again.
             }
@@ -501,6 +511,8 @@ impl Running {
                     wake_at: None,
                     liveness,
                     sessions: BTreeMap::new(),
+                    knocking: BTreeSet::new(),
+                    touched: Some(BTreeSet::new()),
                     reports: Vec::new(),
                     is_reporting: false,
                     is_noting: false,
@@ -571,15 +583,15 @@ impl Running {
                         proposals.push((Purpose::Nodes, changes.into_vec()));
                     }
                 }
-                let liveness = &mut lead.liveness;
-                lead.sessions.retain(|id, held| {
-                    liveness.is_current(held.node, held.turn) && world.sessions.contains_key(id)
-                });
-                for (id, held) in &mut lead.sessions {
+                for id in lead.knocking.iter().copied().collect::<Vec<_>>() {
+                    let Some(held) = lead.sessions.get_mut(&id) else {
+                        lead.knocking.remove(&id);
+                        continue;
+                    };
                     let is_registering = self
                         .waiting
                         .iter()
-                        .any(|(purpose, _)| matches!(purpose, Purpose::Register(of) if of == id));
+                        .any(|(purpose, _)| matches!(purpose, Purpose::Register(of) if *of == id));
                     let Some(hello) = held.hello.as_ref().filter(|_| !is_registering) else {
                         continue;
                     };
@@ -591,13 +603,14 @@ impl Running {
                     };
                     let new = node::arrived(&store, old, &arrival, now);
                     if **old == new {
-                        liveness.welcome(held.node, held.turn);
-                        welcome(world, *id, held, &store);
+                        lead.liveness.welcome(held.node, held.turn);
+                        welcome(world, id, held, &store);
+                        lead.knocking.remove(&id);
                         acted = true;
                     } else {
                         let mut changes = Changes::default();
                         changes.update(&context, new);
-                        proposals.push((Purpose::Register(*id), changes.into_vec()));
+                        proposals.push((Purpose::Register(id), changes.into_vec()));
                     }
                 }
             }
@@ -646,16 +659,19 @@ impl Running {
         true
     }
 
-    /// Increments for all sessions.
+    /// Increments for the sessions of nodes that may have something new.
     fn push_assignments(&mut self, world: &mut World) {
         let store = self.published.store();
         let Some(lead) = &mut self.lead else { return };
+        let touched = lead.touched.replace(BTreeSet::new());
+        if touched.as_ref().is_some_and(BTreeSet::is_empty) {
+            return;
+        }
         for (id, held) in &mut lead.sessions {
             let Some(known) = &held.known else { continue };
-            if held.version == store.version() {
+            if touched.as_ref().is_some_and(|touched| !touched.contains(&held.node)) {
                 continue;
             }
-            held.version = store.version();
             let next = Assignments::of(&store, held.node);
             let changes = next.since(known);
             held.known = Some(next);
@@ -670,6 +686,33 @@ impl Running {
     }
 }
 
+impl Lead {
+    /// As `shoal_core::assignment::concerns` has it, for all nodes at once.
+    fn touch(&mut self, commit: &Commit) {
+        for event in commit.events.iter() {
+            let Some(touched) = &mut self.touched else { return };
+            let (old, new) = match event {
+                Put::Put { old, new } => (old.as_ref(), Some(new)),
+                Put::Deleted(old) => (Some(old), None),
+            };
+            for object in old.into_iter().chain(new) {
+                match object {
+                    // Where networks and services are, their endpoints change for everyone there.
+                    Object::Task(task) if task.networks.is_empty() => touched.extend(task.node),
+                    Object::Task(_) | Object::Service(_) | Object::Network(_) => {
+                        self.touched = None;
+                        break;
+                    }
+                    Object::Node(_) | Object::Stack(_) | Object::Cluster(_) => {}
+                }
+            }
+        }
+        if commit.whole {
+            self.touched = None;
+        }
+    }
+}
+
 fn welcome(world: &mut World, session: u64, held: &mut Held, store: &Store) {
     let lease = Some(proto_duration(Settings::of(store).fencing_lease));
     let welcome = Welcome {
@@ -680,7 +723,6 @@ fn welcome(world: &mut World, session: u64, held: &mut Held, store: &Store) {
     let known = Assignments::of(store, held.node);
     held.hello = None;
     held.sequence = 1;
-    held.version = store.version();
     let full = AssignmentsMessage { full: true, sequence: 1, changes: known.all() };
     held.known = Some(known);
     for message in [Message::Welcome(welcome), Message::Assignments(full)] {

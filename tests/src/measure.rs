@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-pub(crate) fn seconds(work: impl FnOnce()) -> f64 {
+pub fn seconds(work: impl FnOnce()) -> f64 {
     let started = Instant::now();
     work();
     started.elapsed().as_secs_f64()
 }
 
 /// Polls closely until it holds; panics after two minutes.
-pub(crate) fn wait(what: &str, mut done: impl FnMut() -> bool) {
+pub fn wait(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(120);
     while !done() {
         assert!(Instant::now() < deadline, "not in time: {what}");
@@ -24,22 +24,22 @@ struct Row {
     target: String,
 }
 
-pub(crate) struct Report {
-    pub(crate) runs: usize,
+pub struct Report {
+    pub runs: usize,
     rows: Vec<Row>,
 }
 
 impl Report {
-    pub(crate) fn new(runs: usize) -> Self {
+    pub fn new(runs: usize) -> Self {
         Self { runs, rows: Vec::new() }
     }
 
-    pub(crate) fn add(&mut self, name: &str, own: Vec<f64>, peer: Option<Vec<f64>>, target: &str) {
+    pub fn add(&mut self, name: &str, own: Vec<f64>, peer: Option<Vec<f64>>, target: &str) {
         eprintln!("{name}: {own:.3?}, docker: {peer:.3?}");
         self.rows.push(Row { name: name.to_owned(), own, peer, target: target.to_owned() });
     }
 
-    pub(crate) fn print(&self) {
+    pub fn print(&self) {
         println!("\n| figure | shoal | docker | ratio | target |\n|---|---|---|---|---|");
         for row in &self.rows {
             let own = median(&row.own);
@@ -66,18 +66,18 @@ fn median(figures: &[f64]) -> f64 {
 }
 
 /// Megabytes resident, of these processes together.
-pub(crate) fn rss_megabytes(pids: &[u32]) -> f64 {
+pub fn rss_megabytes(pids: &[u32]) -> f64 {
     pids.iter().map(|pid| kilobytes(&format!("/proc/{pid}/status"), &["VmRSS:"])).sum::<f64>()
         / 1024.0
 }
 
 /// Kilobytes that a process shares with none, on average of these.
-pub(crate) fn private_kilobytes(pids: &[u32]) -> f64 {
+pub fn private_kilobytes(pids: &[u32]) -> f64 {
     mean_kilobytes(pids, &["Private_Clean:", "Private_Dirty:"])
 }
 
 /// Its own memory, and its part of what it shares.
-pub(crate) fn proportional_kilobytes(pids: &[u32]) -> f64 {
+pub fn proportional_kilobytes(pids: &[u32]) -> f64 {
     mean_kilobytes(pids, &["Pss:"])
 }
 
@@ -95,7 +95,7 @@ fn kilobytes(file: &str, names: &[&str]) -> f64 {
 }
 
 /// Processes whose command line holds all of these words.
-pub(crate) fn processes(words: &[&str]) -> Vec<u32> {
+pub fn processes(words: &[&str]) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let found = entries.filter_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
