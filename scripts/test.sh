@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 need_to_build
 need nft nftables ip iproute2 busybox busybox-static curl curl \
-    docker-registry docker-registry openssl openssl zstd zstd strace strace nsenter util-linux
+    docker-registry docker-registry openssl openssl zstd zstd strace strace nsenter util-linux faketime faketime
 
 say "building the programs that the tests start"
 cargo build -q -p shoal-agent -p shoal-ctl

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Parser;
 use serde::Deserialize;
 use shoal_manager::keys::UnlockKey;
+use shoal_proto::duration;
 use shoal_proto::v1::GenericResource;
 
 use crate::generic;
@@ -80,6 +82,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", requires = "ca_cert")]
     ca_key: Option<PathBuf>,
 
+    /// How long managers wait for a leader before they elect one; give all managers of a wide network
+    /// the same, longer time [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    election_timeout: Option<Duration>,
+
     /// Group whose members may use the socket, besides root [default: shoal, where it exists]
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
@@ -116,6 +123,7 @@ struct File {
     #[serde(default)]
     join: Vec<String>,
     token: Option<String>,
+    election_timeout: Option<String>,
     group: Option<String>,
     userns_remap: Option<String>,
     #[serde(default)]
@@ -155,6 +163,7 @@ pub(crate) struct Config {
     pub(crate) force_new_cluster: bool,
     /// Certificate and key of the operator's own root.
     pub(crate) root: Option<(PathBuf, PathBuf)>,
+    pub(crate) election_timeout: Option<Duration>,
     pub(crate) group: Option<String>,
     pub(crate) userns_remap: Option<String>,
     pub(crate) generic_resources: Vec<GenericResource>,
@@ -191,6 +200,7 @@ impl Arguments {
             unlock_key: self.unlock_key.map(|key| key.parse()).transpose()?,
             force_new_cluster: self.force_new_cluster,
             root: self.ca_cert.zip(self.ca_key),
+            election_timeout: election_timeout(self.election_timeout, file.election_timeout)?,
             group: self.group.or(file.group),
             userns_remap: self.userns_remap.or(file.userns_remap),
             generic_resources: generic::parse(&generic_resources)?,
@@ -198,6 +208,20 @@ impl Arguments {
             certs_dir: file.certs_dir.unwrap_or_else(|| CERTS_DIR.into()),
             registries: file.registries,
         })
+    }
+}
+
+fn election_timeout(
+    flag: Option<Duration>,
+    file: Option<String>,
+) -> anyhow::Result<Option<Duration>> {
+    let written = file.map(|text| duration::parse(&text)).transpose();
+    let timeout = flag.or(written.context("election-timeout")?);
+    match timeout.filter(|timeout| *timeout < Duration::from_millis(200)) {
+        Some(timeout) => {
+            bail!("an election timeout of {timeout:?} is too short; the least is 200ms")
+        }
+        None => Ok(timeout),
     }
 }
 

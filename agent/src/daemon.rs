@@ -56,6 +56,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         node: identity.node,
         info: node_info(&config, &node, listen, &address),
         address: address.clone(),
+        election_timeout: config.election_timeout,
     };
     let seat = Seat::new(setup, managers.clone());
 

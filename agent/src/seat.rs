@@ -28,6 +28,8 @@ pub(crate) struct Setup {
     pub(crate) info: NodeInfo,
     /// Where others find this node.
     pub(crate) address: String,
+    /// How long to wait for a leader before one is elected.
+    pub(crate) election_timeout: Option<Duration>,
 }
 
 /// Who answers for the cluster on this node.
@@ -183,6 +185,7 @@ impl Seat {
             founding: part.founding,
             credentials: credentials.clone(),
             key: part.key.clone(),
+            election_timeout: self.setup.election_timeout,
         })
         .await?;
         let manager = Arc::new(manager);

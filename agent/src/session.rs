@@ -31,7 +31,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
 const KEEP_ALIVE: Duration = Duration::from_millis(500);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(50);
-const LAST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_millis(700);
 /// A manager that acknowledges nothing for so long can't do its work.
 const SILENCE: Duration = Duration::from_millis(2500);
 const MAX_REDIRECTS: usize = 3;
@@ -149,6 +149,7 @@ pub(crate) async fn run(
     let mut retry = FIRST_RETRY;
     // A manager may send a node on to one that has just lost its part: not for ever at once.
     let mut redirects = 0;
+    let mut tries = 0;
     loop {
         match hold(&node, tasks, managers, credentials, folder, &mut retry).await {
             Ok(End::Redirected) if redirects < MAX_REDIRECTS => {
@@ -161,6 +162,12 @@ pub(crate) async fn run(
             Err(error) => tracing::warn!(error = format!("{error:#}"), "no session"),
         }
         redirects = 0;
+        tries += 1;
+        // The next may be the one that leads: a pause comes when all have been asked.
+        if tries < managers.addresses().len() {
+            continue;
+        }
+        tries = 0;
         tokio::time::sleep(retry).await;
         retry = (retry * 2).min(LAST_RETRY);
     }

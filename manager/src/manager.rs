@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use shoal_core::settings::Settings;
 use shoal_core::store::Store;
@@ -50,6 +50,8 @@ pub struct ManagerConfig {
     pub credentials: Credentials,
     /// What its log is encrypted with.
     pub key: DataKey,
+    /// How long it waits for a leader before one is elected; a second when nothing is said.
+    pub election_timeout: Option<Duration>,
 }
 
 /// A running manager. Dropping it stops its loops; [`Self::shutdown`] also stops raft cleanly.
@@ -73,11 +75,16 @@ impl Manager {
         let peers = Peers::new(config.credentials);
         let raft_id = config.raft_id.get();
         let sender = Sender { raft_id, address: config.address };
-        let raft_config = RaftConfig {
+        let mut raft_config = RaftConfig {
             raft_id,
             begin: config.begin,
             ..RaftConfig::new(config.data_dir.join("raft"), config.key)
         };
+        if let (Some(timeout), Ok(ticks)) =
+            (config.election_timeout, u32::try_from(raft_config.election_ticks))
+        {
+            raft_config.tick = timeout / ticks;
+        }
         let raft = raft::start(raft_config, transport::outbox(sender, peers.clone())).await?;
         peers.set_raft(raft.clone());
         let broker = Arc::new(LogBroker::default());

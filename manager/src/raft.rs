@@ -5,6 +5,8 @@
 //! committed entries in order to [`Store`] is all that ever changes the store. All proposals that
 //! arrive while the disk is busy become one batch with one fsync.
 
+mod beginning;
+mod change;
 mod check;
 mod compaction;
 mod driver;

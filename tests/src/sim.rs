@@ -9,6 +9,7 @@
 mod agent;
 mod check;
 mod client;
+mod leader;
 mod manager;
 mod network;
 pub mod scale;

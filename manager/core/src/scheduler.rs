@@ -9,21 +9,23 @@ mod constraint;
 mod filter;
 mod generic;
 mod load;
+mod queue;
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use shoal_proto::ServiceId;
 use shoal_proto::time::system_time;
 use shoal_proto::v1::TaskState;
 
 pub use constraint::{Constraint, ConstraintError};
 
 use crate::context::Context;
-use crate::node::unsteady_until;
 use crate::orchestrator::earliest;
 use crate::store::{Changes, Store, Task};
 use filter::Refusal;
 use load::NodeLoad;
+use queue::{Queue, Rank, rank};
 
 /// Places what can be placed. Returns the time at which the first task that is held back by its
 /// restart delay may be placed.
@@ -32,6 +34,7 @@ pub fn run(store: &Store, context: &mut Context<'_>, changes: &mut Changes) -> O
     pending.peek()?;
     let mut loads: Vec<NodeLoad<'_>> =
         store.nodes().map(|node| NodeLoad::of(store, node)).collect();
+    let mut queues = BTreeMap::new();
     let mut wake_at = None;
     for task in pending {
         let not_before = task.not_before.as_ref().map(system_time);
@@ -39,8 +42,9 @@ pub fn run(store: &Store, context: &mut Context<'_>, changes: &mut Changes) -> O
             wake_at = earliest(wake_at, Some(at));
             continue;
         }
-        match place(task, &mut loads, context.now) {
-            Ok(load) => {
+        match find(task, &loads, &mut queues, context.now) {
+            Ok(index) => {
+                let load = &mut loads[index];
                 let mut placed = (**task).clone();
                 placed.node = Some(load.node.id);
                 let reserved = task.spec.generic_reservations.iter();
@@ -66,28 +70,48 @@ pub fn run(store: &Store, context: &mut Context<'_>, changes: &mut Changes) -> O
 }
 
 /// The best node for the task, or why there is none.
-fn place<'a, 's>(
+fn find(
     task: &Task,
-    loads: &'a mut [NodeLoad<'s>],
+    loads: &[NodeLoad<'_>],
+    queues: &mut BTreeMap<(ServiceId, u64), Queue>,
     now: SystemTime,
-) -> Result<&'a mut NodeLoad<'s>, String> {
+) -> Result<usize, String> {
+    // What one that is held may have depends on its slot.
+    if task.desired < TaskState::Running {
+        return place(task, loads, now);
+    }
+    let kind = (task.service, task.spec_version);
+    let queue = queues.entry(kind).or_insert_with(|| Queue::new(task, loads, now));
+    if !queue.is_for(task) {
+        return place(task, loads, now);
+    }
+    if let Some(refusal) = &queue.refusal {
+        return Err(refusal.clone());
+    }
+    match queue.best(task, loads, now) {
+        Some(index) => Ok(index),
+        None => {
+            place(task, loads, now).inspect_err(|refusal| queue.refusal = Some(refusal.clone()))
+        }
+    }
+}
+
+/// The same with a look at all nodes.
+fn place(task: &Task, loads: &[NodeLoad<'_>], now: SystemTime) -> Result<usize, String> {
     let mut refusals: BTreeMap<Refusal, usize> = BTreeMap::new();
-    let mut best: Option<usize> = None;
+    let mut best: Option<(Rank, usize)> = None;
     for (index, load) in loads.iter().enumerate() {
         if let Some(refusal) = filter::refusal(task, load) {
             *refusals.entry(refusal).or_default() += 1;
             continue;
         }
-        let rank = |load: &NodeLoad<'_>| {
-            let unsteady = unsteady_until(load.node, now).is_some();
-            (unsteady, load.of_service(task.service), load.tasks, load.node.id)
-        };
-        if best.is_none_or(|best| rank(load) < rank(&loads[best])) {
-            best = Some(index);
+        let rank = rank(load, task.service, now);
+        if best.is_none_or(|(best, _)| rank < best) {
+            best = Some((rank, index));
         }
     }
     match best {
-        Some(index) => Ok(&mut loads[index]),
+        Some((_, index)) => Ok(index),
         None => Err(explain(&refusals)),
     }
 }

@@ -8,12 +8,13 @@ use std::path::Path;
 
 use prost::Message as _;
 use prost_of_raft::Message as _;
-use raft::eraftpb::{ConfChange, ConfChangeType, Entry, EntryType, Message, MessageType, Snapshot};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType, Snapshot};
 use raft::prelude::{Config, RawNode};
-use raft::{GetEntriesContext, Ready, SnapshotStatus, StateRole, Storage as _};
+use raft::{Ready, SnapshotStatus, StateRole, Storage as _};
 use shoal_core::store::{Change, Store};
 use shoal_proto::v1::ChangeSet;
 
+use super::beginning::{begin_with, go_on_alone};
 use super::compaction::Snapshots;
 use super::publish::{self, Published, Publisher};
 use super::snapshot::SnapshotFiles;
@@ -26,8 +27,6 @@ use super::{
 
 /// Bytes of one entry at the most.
 const MAX_ENTRY: usize = 16 << 20;
-/// A member that lacks no more entries than this has caught up.
-const CAUGHT_UP: u64 = 16;
 
 /// What a member is asked to do.
 #[allow(missing_docs)] // each is the method of `Raft` of that name
@@ -58,13 +57,13 @@ pub enum Stuck {
 
 /// A member of a raft group.
 pub struct Member {
-    config: RaftConfig,
-    node: RawNode<LogStorage>,
+    pub(super) config: RaftConfig,
+    pub(super) node: RawNode<LogStorage>,
     publisher: Publisher,
-    store: Store,
-    applied: Mark,
-    snapshots: Snapshots,
-    waiting: Waiting,
+    pub(super) store: Store,
+    pub(super) applied: Mark,
+    pub(super) snapshots: Snapshots,
+    pub(super) waiting: Waiting,
     log_writes: u64,
     outbox: Outbox,
     /// Whoever waits was told by a leader that it would hear.
@@ -225,7 +224,9 @@ impl Member {
         if self.node.raft.randomized_election_timeout() != self.election_timeout {
             let least = self.config.election_ticks;
             let spread = (least / 2).max(1) as u128;
-            let drawn = least + ((self.random)() % spread) as usize;
+            // Members count the same time to within a tick: one that asks for votes at the very least
+            // would find others that don't listen yet, and wait all over again.
+            let drawn = least + 2 + ((self.random)() % spread) as usize;
             self.node.raft.set_randomized_election_timeout(drawn);
             self.election_timeout = drawn;
         }
@@ -310,55 +311,6 @@ impl Member {
         }
     }
 
-    fn caught_up(&self) -> Result<BTreeSet<u64>, ProposeError> {
-        if self.node.raft.state != StateRole::Leader {
-            return Err(self.not_leader());
-        }
-        let all = self.node.raft.prs().iter();
-        // One that has nothing yet may not be there at all.
-        let has_most = |matched: u64| matched > 0 && matched + CAUGHT_UP >= self.applied.index;
-        let own = self.config.raft_id;
-        let caught_up = all.filter(|(id, member)| {
-            (member.recent_active || **id == own) && has_most(member.matched)
-        });
-        Ok(caught_up.map(|(id, _)| *id).collect())
-    }
-
-    fn change_members(&mut self, change: MemberChange, reply: Reply<Members>) {
-        if self.node.raft.state != StateRole::Leader {
-            return answer(reply, Err(self.not_leader()));
-        }
-        let refuse = |why: &str| Err(ProposeError::Members(why.to_owned()));
-        if self.node.raft.has_pending_conf() {
-            return answer(reply, refuse("another change is under way"));
-        }
-        let members = self.node.store().members();
-        let (kind, member) = match change {
-            MemberChange::Learner(member) => (ConfChangeType::AddLearnerNode, member),
-            MemberChange::Voter(member) => (ConfChangeType::AddNode, member),
-            MemberChange::Remove(member) => (ConfChangeType::RemoveNode, member),
-        };
-        if kind != ConfChangeType::AddNode && members.voters == BTreeSet::from([member]) {
-            return answer(reply, refuse("it is the only one with a say"));
-        }
-        let is_new = !members.voters.contains(&member) && !members.learners.contains(&member);
-        // A new member can't learn from the log who founded the group: it begins with a snapshot.
-        if is_new && self.node.store().mark().index == 0 {
-            let made = self.snapshots.make(self.applied, &self.store, &members);
-            let cut = made.and_then(|()| self.node.mut_store().compact(self.applied));
-            if let Err(error) = cut {
-                return answer(reply, Err(ProposeError::Storage(error.to_string())));
-            }
-        }
-        let mut change = ConfChange { node_id: member, ..ConfChange::default() };
-        change.set_change_type(kind);
-        let proposal = self.waiting.id();
-        match self.node.propose_conf_change(proposal.to_le_bytes().to_vec(), change) {
-            Ok(()) => self.waiting.add_change(proposal, reply),
-            Err(_) => answer(reply, Err(self.not_leader())),
-        }
-    }
-
     fn propose(&mut self, changes: &[Change], reply: Reply<Commit>) {
         if self.node.raft.state != StateRole::Leader {
             return answer(reply, Err(self.not_leader()));
@@ -380,7 +332,7 @@ impl Member {
         }
     }
 
-    fn not_leader(&self) -> ProposeError {
+    pub(super) fn not_leader(&self) -> ProposeError {
         let leader = self.node.raft.leader_id;
         ProposeError::NotLeader { leader: (leader != 0).then_some(leader) }
     }
@@ -429,22 +381,6 @@ impl Member {
         (self.store, self.applied) = (store, mark);
         let (store, events) = (self.store.clone(), Vec::new().into());
         self.publisher.commit(&Commit { index: mark.index, store, events, whole: true });
-        Ok(())
-    }
-
-    fn apply_member_change(&mut self, entry: &Entry) -> Result<(), RaftError> {
-        let change = ConfChange::decode(&*entry.data).map_err(|error| RaftError::Corrupt {
-            path: self.config.dir.clone(),
-            what: format!("entry {}: {error}", entry.index),
-        })?;
-        let conf_state = self.node.apply_conf_change(&change)?;
-        self.node.mut_store().set_members(conf_state);
-        let members = self.node.store().members();
-        tracing::info!(?members, "managers");
-        let proposal = <[u8; 8]>::try_from(&*entry.context).map(u64::from_le_bytes);
-        if let Some(reply) = proposal.ok().and_then(|id| self.waiting.take_change(id)) {
-            answer(reply, Ok(members));
-        }
         Ok(())
     }
 
@@ -534,7 +470,10 @@ impl Member {
 }
 
 /// The changes of an entry, and the set that they came in.
-fn decode_changes(dir: &Path, entry: &Entry) -> Result<(ChangeSet, Vec<Change>), RaftError> {
+pub(super) fn decode_changes(
+    dir: &Path,
+    entry: &Entry,
+) -> Result<(ChangeSet, Vec<Change>), RaftError> {
     let corrupt = |what: String| RaftError::Corrupt {
         path: dir.to_owned(),
         what: format!("entry {}: {what}", entry.index),
@@ -545,53 +484,4 @@ fn decode_changes(dir: &Path, entry: &Entry) -> Result<(ChangeSet, Vec<Change>),
         .collect::<Result<_, _>>()
         .map_err(|error: shoal_core::store::ConvertError| corrupt(error.to_string()))?;
     Ok((set, changes))
-}
-
-fn alone(raft_id: u64) -> Members {
-    Members { voters: BTreeSet::from([raft_id]), learners: BTreeSet::new() }
-}
-
-/// Writes a store as the first snapshot of a group of one.
-fn begin_with(
-    files: &SnapshotFiles,
-    raft_id: u64,
-    store: &Store,
-) -> Result<(Mark, Store, Members), RaftError> {
-    // Raft knows no entry 0; all terms are later than the snapshot's.
-    let mark = Mark { index: store.version().max(1), term: 1 };
-    let members = alone(raft_id);
-    files.write(mark, &snapshot::encode(store, &members))?;
-    Ok((mark, store.clone(), members))
-}
-
-/// Applies all of the log, committed or not, and begins a group of one with what comes of it.
-fn go_on_alone(
-    config: &RaftConfig,
-    files: &SnapshotFiles,
-    storage: &mut LogStorage,
-    from: Mark,
-    mut store: Store,
-) -> Result<(Mark, Store), RaftError> {
-    let last = storage.last_index()?;
-    let mut mark = from;
-    let context = GetEntriesContext::empty(false);
-    let entries = match from.index < last {
-        true => storage.entries(from.index + 1, last + 1, None, context)?,
-        false => Vec::new(),
-    };
-    for entry in entries {
-        mark = Mark { index: entry.index, term: entry.term };
-        if entry.data.is_empty() || entry.entry_type() == EntryType::EntryConfChange {
-            continue;
-        }
-        let (_, changes) = decode_changes(&config.dir, &entry)?;
-        // A change that was refused is refused again.
-        let _ = store.apply(entry.index, changes);
-    }
-    let members = alone(config.raft_id);
-    storage.announce(mark)?;
-    files.write(mark, &snapshot::encode(&store, &members))?;
-    storage.replace(mark, &members)?;
-    files.keep_only([mark, mark])?;
-    Ok((mark, store))
 }
