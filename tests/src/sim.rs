@@ -40,6 +40,8 @@ pub type HostId = u64;
 const TROUBLE: Time = Duration::from_secs(40);
 /// How long it may take then until all is at rest.
 const HEALING: Time = Duration::from_secs(120);
+/// Entries between two snapshots: few, so that there are many.
+const SNAPSHOT_EVERY: u64 = 60;
 const TICK: Time = Duration::from_millis(50);
 const AGENT_TICK: Time = Duration::from_millis(100);
 
@@ -196,13 +198,13 @@ impl Sim {
         let mut rng = Rng(seed);
         let managers = [1, 3, 3, 5][rng.below(4) as usize];
         let workers = 2 + rng.below(3);
-        let mut sim = Self::of(rng, managers, workers);
+        let mut sim = Self::of(rng, managers, workers, SNAPSHOT_EVERY);
         sim.world.after(Duration::from_secs(3), Event::Client);
         sim.world.after(Duration::from_secs(4), Event::Fault);
         sim
     }
 
-    fn of(mut rng: Rng, managers: HostId, workers: u64) -> Self {
+    fn of(mut rng: Rng, managers: HostId, workers: u64, snapshot_every: u64) -> Self {
         let network = Network::new(&mut rng);
         let world = World {
             rng,
@@ -217,7 +219,9 @@ impl Sim {
         };
         let mut sim = Self {
             world,
-            managers: (1..=managers).map(|host| (host, Manager::new(host))).collect(),
+            managers: (1..=managers)
+                .map(|host| (host, Manager::new(host, snapshot_every)))
+                .collect(),
             agents: (1..=managers + workers).map(|host| (host, Agent::new(host))).collect(),
             client: Client::default(),
             checks: Checks::default(),
@@ -242,7 +246,7 @@ impl Sim {
 
     /// So many managers and agents, and nothing goes wrong.
     fn large(managers: u64, agents: u64) -> Self {
-        let mut sim = Self::of(Rng(1), managers, agents - managers);
+        let mut sim = Self::of(Rng(1), managers, agents - managers, 10_000);
         sim.checks.off = true;
         sim.world.network.heal();
         for agent in sim.agents.values_mut() {

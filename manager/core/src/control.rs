@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use shoal_proto::v1::TaskState;
 use shoal_proto::{ServiceId, StackId};
 
 use crate::allocator::Allocator;
 use crate::context::Context;
 use crate::orchestrator::{self, Fences, earliest};
 use crate::scheduler;
-use crate::store::{Change, Changes, Event, Key, Object, Store};
+use crate::store::{Change, Changes, Event, Key, Object, Service, Store, Task};
 
 /// The control loops of a leader, with what has changed since they last ran.
 #[derive(Debug, Default)]
@@ -20,6 +21,9 @@ pub struct Control {
     stacks: BTreeSet<StackId>,
     /// Services to look at again at a time, whatever happens until then.
     waiting: BTreeMap<ServiceId, SystemTime>,
+    /// Services that have one task of the newest spec in each slot, all of them on their way to
+    /// running or there: that one gets further is no news to their own loop.
+    settled: BTreeSet<ServiceId>,
     fences: Fences,
 }
 
@@ -44,12 +48,19 @@ impl Control {
     /// Looks at everything again: commits were missed.
     pub fn resync(&mut self, store: &Store) {
         self.services.extend(store.services().map(|service| service.id));
+        self.settled.clear();
         self.stacks.extend(store.stacks().map(|stack| stack.id));
     }
 
     /// Notes what a commit has changed.
     pub fn observe(&mut self, store: &Store, events: &[Event]) {
         for event in events {
+            if let Some(task) = progress(event)
+                && self.settled.contains(&task.service)
+            {
+                self.touch_dependents(store, &task.service_name);
+                continue;
+            }
             let object = match event {
                 Event::Put { new, .. } => new,
                 Event::Deleted(old) => old,
@@ -66,7 +77,10 @@ impl Control {
                 Object::Network(network) => self.stacks.extend(network.stack),
                 // What is on a node that is lost or to be emptied is made anew elsewhere.
                 Object::Node(node) => {
-                    self.services.extend(store.node_tasks(node.id).map(|task| task.service));
+                    for task in store.node_tasks(node.id) {
+                        self.services.insert(task.service);
+                        self.settled.remove(&task.service);
+                    }
                 }
                 Object::Cluster(_) => {}
             }
@@ -75,7 +89,12 @@ impl Control {
 
     fn touch(&mut self, store: &Store, id: ServiceId, name: &str, stack: Option<StackId>) {
         self.services.insert(id);
+        self.settled.remove(&id);
         self.stacks.extend(stack);
+        self.touch_dependents(store, name);
+    }
+
+    fn touch_dependents(&mut self, store: &Store, name: &str) {
         let dependents = store.services().filter(|service| orchestrator::depends_on(service, name));
         self.services.extend(dependents.map(|service| service.id));
     }
@@ -98,6 +117,9 @@ impl Control {
                 context,
                 &mut changes,
             );
+            if changes.is_empty() && wake_at.is_none() && is_settled(&view.store, &service) {
+                self.settled.insert(id);
+            }
             view.take(changes);
             self.waiting.extend(wake_at.map(|at| (id, at)));
         }
@@ -116,6 +138,26 @@ impl Control {
         let wake_at = earliest(retry_at, self.waiting.values().min().copied());
         Pass { changes: merge(store, view.decided), wake_at }
     }
+}
+
+/// The task that an agent has brought further on its way up, when that is all that happened.
+fn progress(event: &Event) -> Option<&Task> {
+    let Event::Put { old: Some(Object::Task(old)), new: Object::Task(new) } = event else {
+        return None;
+    };
+    let same = old.desired == new.desired && old.node == new.node;
+    (same && new.node.is_some() && !new.state().is_terminal()).then_some(new)
+}
+
+fn is_settled(store: &Store, service: &Service) -> bool {
+    let mut live = 0;
+    for task in store.service_tasks(service.id).filter(|task| !task.state().is_terminal()) {
+        if task.desired != TaskState::Running || task.spec_version != service.spec_version {
+            return false;
+        }
+        live += 1;
+    }
+    !service.removing && live == service.replicas()
 }
 
 /// The store as it will be when what was decided so far commits.

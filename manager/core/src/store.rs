@@ -300,8 +300,13 @@ impl Store {
             return None;
         }
         let new = Arc::new(Task { status, ..(*old).clone() });
-        self.remove(&Object::Task(old.clone()));
-        self.insert(Object::Task(new.clone()));
+        // Most reports: nothing that a task is found by has changed.
+        if old.node.is_some() && !new.state().is_terminal() {
+            self.tasks.insert(id, new.clone());
+        } else {
+            self.remove(&Object::Task(old.clone()));
+            self.insert(Object::Task(new.clone()));
+        }
         Some(Event::Put { old: Some(Object::Task(old)), new: Object::Task(new) })
     }
 

@@ -68,6 +68,8 @@ pub(super) struct Lead {
     pub(super) reports: Vec<Change>,
     pub(super) is_reporting: bool,
     pub(super) is_noting: bool,
+    /// It is time to look at all nodes, as the real one does now and then.
+    pub(super) is_due: bool,
 }
 
 /// A session with an agent.
@@ -184,6 +186,7 @@ impl Running {
                     reports: Vec::new(),
                     is_reporting: false,
                     is_noting: false,
+                    is_due: true,
                 });
             }
             (Some(lead), false) => {
@@ -227,7 +230,7 @@ impl Running {
                     lead.is_reporting = true;
                     proposals.push((Purpose::Reports, std::mem::take(&mut lead.reports)));
                 }
-                if !lead.is_noting {
+                if lead.is_due && !lead.is_noting {
                     let patience = Settings::of(&store).node_down_after;
                     let silent = lead.liveness.take_silent(patience, uptime);
                     let mut changes = Changes::default();
@@ -289,7 +292,8 @@ impl Running {
         for (purpose, changes) in proposals {
             self.propose(purpose, changes);
         }
-        self.change_members(&store) || acted
+        let is_due = self.lead.as_mut().is_some_and(|lead| std::mem::take(&mut lead.is_due));
+        (is_due && self.change_members(&store)) || acted
     }
 
     fn change_members(&mut self, store: &Store) -> bool {

@@ -23,9 +23,6 @@ use super::leader::{Held, Purpose, Running};
 use super::thread::MemberThread;
 use super::{Event, HostId, Rng, World, node_id};
 
-/// Entries between two snapshots: few, so that there are many.
-const SNAPSHOT_EVERY: u64 = 60;
-
 pub(super) struct Manager {
     pub(super) host: HostId,
     /// None before it has joined.
@@ -36,10 +33,11 @@ pub(super) struct Manager {
     /// It crashes in the middle of what it does next.
     crashes: bool,
     seed: u64,
+    snapshot_every: u64,
 }
 
 impl Manager {
-    pub(super) fn new(host: HostId) -> Self {
+    pub(super) fn new(host: HostId, snapshot_every: u64) -> Self {
         let shm = Path::new("/dev/shm");
         let mut builder = tempfile::Builder::new();
         builder.prefix("shoal-sim-");
@@ -52,6 +50,7 @@ impl Manager {
             founds: false,
             crashes: false,
             seed: host,
+            snapshot_every,
         }
     }
 
@@ -114,7 +113,7 @@ impl Manager {
         let key = DataKey::from_bytes([7; 32]);
         let config = RaftConfig {
             raft_id: self.raft_id.unwrap(),
-            snapshot_every: SNAPSHOT_EVERY,
+            snapshot_every: self.snapshot_every,
             begin,
             ..RaftConfig::new(self.dir.path().to_owned(), key)
         };
@@ -156,6 +155,7 @@ impl Manager {
                 liveness.is_current(held.node, held.turn) && sessions.contains_key(id)
             });
             let clock = world.clock(self.host);
+            lead.is_due = true;
             lead.is_dirty |= lead.wake_at.is_some_and(|at| at <= clock);
         }
     }
