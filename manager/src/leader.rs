@@ -115,11 +115,12 @@ async fn control(raft: &Raft) {
                     | ProposeError::LeaderChanged
                     | ProposeError::Stopped,
                 ) => return,
-                Err(
-                    error @ (ProposeError::Storage(_)
-                    | ProposeError::TooLarge { .. }
-                    | ProposeError::Members(_)),
-                ) => {
+                Err(ProposeError::TooLarge { .. }) => {
+                    control.decide_less();
+                    control.resync(&raft.store());
+                    continue;
+                }
+                Err(error @ (ProposeError::Storage(_) | ProposeError::Members(_))) => {
                     tracing::error!(%error, "the control loops can't commit");
                     control.resync(&raft.store());
                     wake_at = Some(now + RETRY);

@@ -13,9 +13,15 @@ use crate::orchestrator::{self, Fences, earliest};
 use crate::scheduler;
 use crate::store::{Change, Changes, Event, Key, Object, Service, Store, Task};
 
+/// Objects that one pass changes at the most: a raft entry has an end, and agents shall not wait for
+/// the last task of thousands to be placed.
+const MOST: usize = 2000;
+
 /// The control loops of a leader, with what has changed since they last ran.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Control {
+    /// Objects that a pass changes at the most.
+    most: usize,
     allocator: Allocator,
     services: BTreeSet<ServiceId>,
     stacks: BTreeSet<StackId>,
@@ -40,9 +46,22 @@ impl Control {
     /// Loops that look at everything first, as a new leader must.
     #[must_use]
     pub fn new(store: &Store) -> Self {
-        let mut control = Self::default();
+        let mut control = Self {
+            most: MOST,
+            allocator: Allocator::default(),
+            services: BTreeSet::new(),
+            stacks: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            settled: BTreeSet::new(),
+            fences: Fences::default(),
+        };
         control.resync(store);
         control
+    }
+
+    /// What a pass decided was too large for one entry: passes are smaller from now on.
+    pub fn decide_less(&mut self) {
+        self.most = (self.most / 2).max(1);
     }
 
     /// Looks at everything again: commits were missed.
@@ -106,7 +125,9 @@ impl Control {
         let mut view = View { store: store.clone(), decided: Vec::new() };
         let due = self.waiting.iter().filter(|(_, at)| **at <= context.now).map(|(id, _)| *id);
         self.services.extend(due);
-        for id in std::mem::take(&mut self.services) {
+        while view.decided.len() < self.most
+            && let Some(id) = self.services.pop_first()
+        {
             self.waiting.remove(&id);
             let Some(service) = view.store.service(id).cloned() else { continue };
             let mut changes = Changes::default();
@@ -135,8 +156,17 @@ impl Control {
         let mut changes = Changes::default();
         let retry_at = scheduler::run(&view.store, context, &mut changes);
         view.take(changes);
-        let wake_at = earliest(retry_at, self.waiting.values().min().copied());
-        Pass { changes: merge(store, view.decided), wake_at }
+        let mut changes = merge(store, view.decided);
+        let mut wake_at = earliest(retry_at, self.waiting.values().min().copied());
+        if changes.len() > self.most {
+            // Each object's change stands for itself: what is left out is decided again.
+            changes.truncate(self.most);
+            self.resync(store);
+        }
+        if !self.services.is_empty() {
+            wake_at = Some(context.now);
+        }
+        Pass { changes, wake_at }
     }
 }
 

@@ -146,6 +146,9 @@ impl Running {
         match purpose {
             Purpose::Control => {
                 lead.is_deciding = false;
+                if matches!(outcome, Err(ProposeError::TooLarge { .. })) {
+                    lead.control.decide_less();
+                }
                 if outcome.is_err() {
                     lead.control.resync(&store);
                     lead.is_dirty = true;

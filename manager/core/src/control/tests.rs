@@ -312,3 +312,32 @@ fn a_pass_commits_one_change_an_object_against_what_is_committed() {
     let expected = [Change::Delete { expected: 1, key: app }, put(2, last), put(0, new)];
     assert_eq!(merged, expected);
 }
+
+#[test]
+fn a_large_deploy_is_decided_in_parts_and_all_of_it_comes() {
+    let mut leader = Leader::new(20);
+    let mut spec = stack_spec("big", &["one", "two", "three"]);
+    for name in ["one", "two", "three"] {
+        let declared = declared(&mut spec, name);
+        declared.mode = service_spec(name, 1500).mode;
+        // More than a network has addresses for.
+        declared.task.get_or_insert_default().networks.clear();
+    }
+    leader.deploy(&spec);
+    let mut passes = 0;
+    loop {
+        let control = &mut leader.control;
+        let pass =
+            leader.cluster.with(|store, context| control.run(store, Duration::ZERO, context));
+        assert!(pass.changes.len() <= super::MOST, "{}", pass.changes.len());
+        if pass.changes.is_empty() && pass.wake_at.is_none() {
+            break;
+        }
+        leader.commit(pass.changes);
+        passes += 1;
+        assert!(passes < 100, "it does not end");
+    }
+    let placed = leader.cluster.store.tasks().filter(|task| task.node.is_some()).count();
+    assert_eq!(placed, 4500);
+    assert!(passes > 2);
+}
