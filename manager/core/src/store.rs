@@ -310,7 +310,25 @@ impl Store {
         Some(Event::Put { old: Some(Object::Task(old)), new: Object::Task(new) })
     }
 
-    fn insert(&mut self, object: Object) {
+    /// Tasks of a service share what they run: most of a large store would be copies of it.
+    fn share(&self, task: &mut Arc<Task>) {
+        let others = self.indexes.tasks_by_service.get(&task.service);
+        let other = others.and_then(|ids| ids.get_max()).and_then(|id| self.tasks.get(id));
+        let Some(other) = other else { return };
+        if !Arc::ptr_eq(&other.spec, &task.spec) && other.spec == task.spec {
+            Arc::make_mut(task).spec = Arc::clone(&other.spec);
+        }
+        if !Arc::ptr_eq(&other.service_name, &task.service_name)
+            && other.service_name == task.service_name
+        {
+            Arc::make_mut(task).service_name = Arc::clone(&other.service_name);
+        }
+    }
+
+    fn insert(&mut self, mut object: Object) {
+        if let Object::Task(task) = &mut object {
+            self.share(task);
+        }
         self.indexes.insert(&object);
         match object {
             Object::Node(object) => drop(self.nodes.insert(object.id, object)),
