@@ -198,12 +198,13 @@ fn clocks_that_jump_change_nothing() {
         return;
     }
     let clock = tempfile::NamedTempFile::new().unwrap();
-    let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
-    if !PathBuf::from(library).exists() {
+    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
+    let mut places = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
+    let Some(library) = places.find(|path| path.exists()) else {
         assert!(std::env::var_os("SHOAL_REQUIRE_PRIVILEGED").is_none(), "it lacks faketime");
-        eprintln!("SKIPPED: it lacks faketime");
+        println!("SKIPPED: it lacks faketime");
         return;
-    }
+    };
     fs::write(clock.path(), "+0").unwrap();
     let mut cluster = Managers::start(3, 1);
     cluster.deploy(&cluster.managers[0], 4);
@@ -211,7 +212,7 @@ fn clocks_that_jump_change_nothing() {
     cluster.managers[jumps].end("-TERM");
     let path = clock.path().to_str().unwrap().to_owned();
     cluster.managers[jumps].set_environment(&[
-        ("LD_PRELOAD", library),
+        ("LD_PRELOAD", library.to_str().unwrap()),
         ("FAKETIME_TIMESTAMP_FILE", &path),
         ("FAKETIME_NO_CACHE", "1"),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
