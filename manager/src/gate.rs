@@ -106,7 +106,19 @@ impl ControlGate {
         again: &impl Fn(http::Uri) -> Request<Body>,
     ) -> Result<Option<Response<Body>>, Status> {
         let Some(address) = self.peers.address(leader) else { return Ok(None) };
-        let Ok(mut channel) = self.peers.kept(&address).await else { return Ok(None) };
+        // An election may be over long before a leader that is lost is found not to answer.
+        let another = self.raft.leadership_until(|now| match now {
+            Leadership::Follower { leader: now } => now != Some(leader),
+            Leadership::Leader { .. } => true,
+        });
+        tokio::pin!(another);
+        let mut channel = tokio::select! {
+            channel = self.peers.kept(&address) => match channel {
+                Ok(channel) => channel,
+                Err(_) => return Ok(None),
+            },
+            _ = &mut another => return Ok(None),
+        };
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let uri = path.parse().map_err(|_| Status::invalid_argument("the request has no path"))?;
         let lost = |error: tonic::transport::Error| {
@@ -124,11 +136,6 @@ impl ControlGate {
             }
         };
         let call = ready.call(again(uri));
-        // An election may be over long before a connection without an answer is given up.
-        let another = self.raft.leadership_until(|now| match now {
-            Leadership::Follower { leader: now } => now != Some(leader),
-            Leadership::Leader { .. } => true,
-        });
         tokio::select! {
             answer = call => match answer {
                 Ok(answer) => Ok(Some(answer.map(Body::new))),
@@ -138,7 +145,7 @@ impl ControlGate {
                 }
                 Err(error) => Err(lost(error)),
             },
-            _ = another => {
+            _ = &mut another => {
                 self.peers.forget(&address);
                 Err(Status::unavailable(format!(
                     "the leader at {address} was lost while it worked on this; look whether it was \
