@@ -1,7 +1,7 @@
 //! Who this node is: made at its first start, the same ever after.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -54,14 +54,9 @@ impl Identity {
 
     pub(crate) fn save(&self, data_dir: &Path) -> anyhow::Result<()> {
         let path = file(data_dir);
-        let write = || {
-            let partial = path.with_extension("partial");
-            let mut file = fs::File::create(&partial)?;
-            writeln!(file, "{}\n{}", self.node, self.cluster)?;
-            file.sync_all()?;
-            fs::rename(partial, &path)
-        };
-        write().with_context(|| format!("can't write {}", path.display()))
+        let text = format!("{}\n{}\n", self.node, self.cluster);
+        shoal_manager::file::write(&path, text)
+            .with_context(|| format!("can't write {}", path.display()))
     }
 }
 

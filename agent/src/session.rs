@@ -4,7 +4,7 @@
 mod logs;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use shoal_manager::ca::Credentials;
@@ -13,7 +13,7 @@ use shoal_proto::time::std_duration;
 use shoal_proto::v1::dispatcher_client::DispatcherClient;
 use shoal_proto::v1::manager_message::Message;
 use shoal_proto::v1::{
-    AgentMessage, Assignments, AssignmentsAck, Heartbeat, Hello, Standing, StatusUpdate,
+    AgentMessage, Assignments, AssignmentsAck, Heartbeat, Hello, NodeRole, Standing, StatusUpdate,
     agent_message,
 };
 use tokio::sync::{mpsc, watch};
@@ -37,6 +37,8 @@ const SILENCE: Duration = Duration::from_millis(2500);
 const MAX_REDIRECTS: usize = 3;
 /// Messages that wait for the connection.
 const BACKLOG: usize = 16;
+const RUN_OUT: &str = "this node's certificate has run out; if its clock is right, take it out with \
+                       \"ctl node rm\" and let it join anew with an empty --data-dir";
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Where the managers are, and what they make of this node. Clones share it.
@@ -159,7 +161,10 @@ pub(crate) async fn run(
             Ok(End::Redirected) => {}
             Ok(End::Renewed) => continue,
             Ok(End::Over) => tracing::info!("the session is over"),
-            Err(error) => tracing::warn!(error = format!("{error:#}"), "no session"),
+            Err(error) => {
+                let expired = has_run_out(credentials).then_some(RUN_OUT);
+                tracing::warn!(error = format!("{error:#}"), hint = expired, "no session");
+            }
         }
         redirects = 0;
         tries += 1;
@@ -171,6 +176,12 @@ pub(crate) async fn run(
         tokio::time::sleep(retry).await;
         retry = (retry * 2).min(LAST_RETRY);
     }
+}
+
+/// Whether no manager can accept this node any more. A manager signs itself a new certificate.
+fn has_run_out(credentials: &Credentials) -> bool {
+    let certificate = credentials.current();
+    certificate.identity().role == NodeRole::Worker && certificate.expires_at() <= SystemTime::now()
 }
 
 async fn connect(managers: &Managers, credentials: &Credentials) -> anyhow::Result<Channel> {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use shoal_core::store::{Change, Meta, Stack};
-use shoal_manager::raft::{Begin, DataKey, Leadership, Raft, RaftConfig, start};
+use shoal_manager::raft::{Begin, DataKey, Raft, RaftConfig, start};
 use shoal_proto::StackId;
 use shoal_proto::v1::StackSpec;
 
@@ -31,7 +31,7 @@ async fn main() {
         ..RaftConfig::new(dir.join("raft"), DataKey::generate())
     };
     let raft = start(config, Box::new(drop)).await.unwrap();
-    raft.leadership_until(|now| matches!(now, Leadership::Leader { .. })).await;
+    raft.elected().await;
     let (mut disk, mut one, mut many, mut batches) = (vec![], vec![], vec![], vec![]);
     for _ in 0..ROUNDS {
         disk.push(syncs(&dir));

@@ -8,12 +8,11 @@ mod watch;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use shoal_core::context::Context;
 use shoal_core::deploy::{self, DeployError};
 use shoal_core::lookup::{self, LookupError};
-use shoal_core::store::{Changes, Conflict, Store, Task};
+use shoal_core::store::{Changes, Store, Task};
 use shoal_proto::NodeId;
 use shoal_proto::v1::control_server::Control;
 use shoal_proto::v1::{
@@ -31,19 +30,16 @@ use shoal_proto::v1::{
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
+use crate::change;
 use crate::join::NodeCa;
 use crate::logs::LogBroker;
-use crate::raft::{Commit, ProposeError, Raft};
-use crate::random;
-use crate::read::{self, refused};
+use crate::raft::Raft;
+use crate::read;
 
 /// A request's metadata may say how fresh an answer has to be.
 const READ: &str = "shoal-read";
 /// As old as what this manager knows, even when it is cut off from the others.
 const STALE: &str = "stale";
-
-/// Tries to commit a change that others keep overtaking.
-const MAX_TRIES: usize = 10;
 
 /// What the node that answers tells of itself.
 #[derive(Debug, Clone, Default)]
@@ -112,26 +108,7 @@ impl Api {
         &self,
         decide: impl Fn(&Store, &mut Context<'_>, &mut Changes) -> Result<T, Status>,
     ) -> Result<(T, Store), Status> {
-        let mut store = self.store().await?;
-        for _ in 0..MAX_TRIES {
-            let mut changes = Changes::default();
-            let decided = {
-                let mut random = random::bits;
-                let mut context = Context { now: SystemTime::now(), random: &mut random };
-                decide(&store, &mut context, &mut changes)?
-            };
-            if changes.is_empty() {
-                return Ok((decided, store));
-            }
-            match self.shared.raft.propose(changes.into_vec()).await {
-                Ok(Commit { store, .. }) => return Ok((decided, store)),
-                Err(ProposeError::Conflict(Conflict::Stale { .. })) => {
-                    store = self.shared.raft.store();
-                }
-                Err(error) => return Err(refused(&error)),
-            }
-        }
-        Err(Status::aborted("others change the same objects all the time; try again"))
+        change::commit(&self.shared.raft, self.store().await?, decide).await
     }
 }
 

@@ -7,7 +7,6 @@
 
 mod cluster;
 mod credentials;
-pub(crate) mod file;
 mod inspect;
 mod node;
 mod token;
@@ -16,6 +15,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use shoal_proto::NodeId;
+
+use crate::file::FileError;
 
 pub use cluster::ClusterCa;
 pub use credentials::Credentials;
@@ -43,14 +44,8 @@ pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
     /// A file of the certificates' folder.
-    #[error("certificates: {}: {source}", path.display())]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
+    #[error("certificates: {0}")]
+    Io(#[from] FileError),
     /// A key or certificate that can't be made.
     #[error("certificates: {0}")]
     Certificate(#[from] rcgen::Error),

@@ -6,7 +6,7 @@ mod standing;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use shoal_core::context::Context;
 use shoal_core::liveness::{Liveness, Turn};
@@ -23,12 +23,11 @@ use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::ca::{NodeIdentity, peer_identity};
+use crate::change;
 use crate::join::{check_protocol, removed};
 use crate::logs::LogBroker;
 use crate::peers::Peers;
-use crate::raft::{ProposeError, Raft};
-use crate::random;
+use crate::raft::Raft;
 use reports::Reports;
 
 /// How often an agent says that it is there.
@@ -97,19 +96,6 @@ impl Dispatcher {
     }
 }
 
-fn identify<T>(peers: &Peers, request: &Request<T>) -> Result<NodeIdentity, Status> {
-    let certificates = request
-        .peer_certs()
-        .ok_or_else(|| Status::unauthenticated("a node must show its certificate"))?;
-    let own = certificates
-        .first()
-        .ok_or_else(|| Status::unauthenticated("a node must show its certificate"))?;
-    let identity =
-        peer_identity(own).map_err(|error| Status::unauthenticated(error.to_string()))?;
-    peers.check_cluster(&identity)?;
-    Ok(identity)
-}
-
 #[tonic::async_trait]
 impl dispatcher_server::Dispatcher for Dispatcher {
     type SessionStream = Pin<Box<dyn Stream<Item = Result<ManagerMessage, Status>> + Send>>;
@@ -118,7 +104,7 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let identity = identify(&self.shared.peers, &request)?;
+        let identity = self.shared.peers.identify(&request)?;
         let mut inbound = request.into_inner();
         let first = inbound.next().await.transpose()?.and_then(|message| message.message);
         let Some(agent_message::Message::Hello(hello)) = first else {
@@ -146,7 +132,7 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         &self,
         request: Request<Streaming<PublishLogsRequest>>,
     ) -> Result<Response<PublishLogsResponse>, Status> {
-        let node = identify(&self.shared.peers, &request)?.node;
+        let node = self.shared.peers.identify(&request)?.node;
         let mut inbound = request.into_inner();
         let mut subscription = None;
         while let Some(part) = inbound.next().await.transpose()? {
@@ -245,21 +231,9 @@ impl Dispatcher {
 
     async fn change(
         &self,
-        decide: impl Fn(&Store, &Context<'_>, &mut Changes) -> Result<(), Status>,
+        decide: impl Fn(&Store, &mut Context<'_>, &mut Changes) -> Result<(), Status>,
     ) -> Result<(), Status> {
-        loop {
-            let mut random = random::bits;
-            let context = Context { now: SystemTime::now(), random: &mut random };
-            let mut changes = Changes::default();
-            decide(&self.shared.raft.store(), &context, &mut changes)?;
-            if changes.is_empty() {
-                return Ok(());
-            }
-            match self.shared.raft.propose(changes.into_vec()).await {
-                Ok(_) => return Ok(()),
-                Err(ProposeError::Conflict(_)) => {}
-                Err(error) => return Err(Status::unavailable(error.to_string())),
-            }
-        }
+        let store = self.shared.raft.store();
+        change::commit(&self.shared.raft, store, decide).await.map(drop)
     }
 }

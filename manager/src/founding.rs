@@ -1,7 +1,6 @@
 //! What the first leader of a cluster writes first: the cluster itself, and its own node.
 
 use std::num::NonZeroU64;
-use std::time::SystemTime;
 
 use shoal_core::context::Context;
 use shoal_core::store::{Changes, Cluster, Meta, Node, Store};
@@ -9,8 +8,8 @@ use shoal_proto::NodeId;
 use shoal_proto::v1::{ClusterState, NodeRole, NodeSpec, NodeState, NodeStatus};
 
 use crate::ca::ClusterCa;
+use crate::change;
 use crate::raft::{ProposeError, Raft};
-use crate::random;
 
 /// The first node of a cluster.
 #[derive(Debug, Clone)]
@@ -38,23 +37,14 @@ pub struct Founding {
 impl Founding {
     /// Writes what lacks, and returns when it is there.
     pub(crate) async fn carry_out(&self, raft: &Raft) -> Result<(), ProposeError> {
-        loop {
-            let mut random = random::bits;
-            let mut context = Context { now: SystemTime::now(), random: &mut random };
-            let changes = self.missing(&raft.store(), &mut context).into_vec();
-            if changes.is_empty() {
-                return Ok(());
-            }
-            match raft.propose(changes).await {
-                Ok(_) => return Ok(()),
-                Err(ProposeError::Conflict(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let write = change::commit(raft, raft.store(), |store, context, changes| {
+            self.write_missing(store, context, changes);
+            Ok(())
+        });
+        write.await.map(drop)
     }
 
-    fn missing(&self, store: &Store, context: &mut Context<'_>) -> Changes {
-        let mut changes = Changes::default();
+    fn write_missing(&self, store: &Store, context: &mut Context<'_>, changes: &mut Changes) {
         if store.cluster().is_none()
             && let Some(ca) = &self.ca
         {
@@ -91,7 +81,6 @@ impl Founding {
             new.raft_id = None;
             changes.update(context, new);
         }
-        changes
     }
 }
 

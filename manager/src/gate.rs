@@ -22,10 +22,10 @@ use crate::peers::Peers;
 use crate::raft::{Leadership, Raft};
 use crate::read::{NOT_LEADER, PATIENCE, no_leader};
 
-/// What only the leader can answer, besides the changes: what comes over the nodes' sessions.
-const LEADERS: [&str; 2] = ["Logs", "GetJoinToken"];
-/// How the names of requests begin that change nothing.
+/// How the names of requests begin that change nothing and need no leader.
 const READS: [&str; 4] = ["Get", "List", "Watch", "Backup"];
+/// What is named like these, and is a change when it makes the key or the token anew.
+const CHANGES: [&str; 2] = ["GetJoinToken", "GetUnlockKey"];
 /// Bytes of a request at the most.
 const MAX_REQUEST: usize = 17 << 20;
 const RETRY: Duration = Duration::from_millis(50);
@@ -46,8 +46,7 @@ impl ControlGate {
     async fn serve(self, request: Request<Body>) -> Response<Body> {
         let method = request.uri().path().rsplit('/').next().unwrap_or_default();
         let is_read = READS.iter().any(|begin| method.starts_with(begin));
-        // An unlock key that is made anew is a change.
-        if is_read && !LEADERS.contains(&method) && method != "GetUnlockKey" {
+        if is_read && !CHANGES.contains(&method) {
             return self.here(request).await;
         }
         match self.by_leader(request).await {
@@ -106,53 +105,45 @@ impl ControlGate {
         again: &impl Fn(http::Uri) -> Request<Body>,
     ) -> Result<Option<Response<Body>>, Status> {
         let Some(address) = self.peers.address(leader) else { return Ok(None) };
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let uri = path.parse().map_err(|_| Status::invalid_argument("the request has no path"))?;
         // An election may be over long before a leader that is lost is found not to answer.
         let another = self.raft.leadership_until(|now| match now {
             Leadership::Follower { leader: now } => now != Some(leader),
             Leadership::Leader { .. } => true,
         });
         tokio::pin!(another);
-        let mut channel = tokio::select! {
-            channel = self.peers.kept(&address) => match channel {
-                Ok(channel) => channel,
-                Err(_) => return Ok(None),
-            },
-            _ = &mut another => return Ok(None),
+        let ready = async {
+            let mut channel = self.peers.kept(&address).await.ok()?;
+            let ready = channel.ready().await.is_ok();
+            ready.then_some(channel)
         };
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        let uri = path.parse().map_err(|_| Status::invalid_argument("the request has no path"))?;
-        let lost = |error: tonic::transport::Error| {
+        let channel = tokio::select! {
+            channel = ready => channel,
+            _ = &mut another => None,
+        };
+        let Some(mut channel) = channel else {
             self.peers.forget(&address);
-            Status::unavailable(format!(
-                "the leader at {address} was lost while it worked on this ({error}); look whether it \
-                 was done, and try again if not"
-            ))
+            return Ok(None);
         };
-        let ready = match channel.ready().await {
-            Ok(ready) => ready,
-            Err(_) => {
+        let answer = tokio::select! {
+            answer = channel.call(again(uri)) => Some(answer),
+            _ = &mut another => None,
+        };
+        let why = match answer {
+            Some(Ok(answer)) => return Ok(Some(answer.map(Body::new))),
+            Some(Err(error)) if Peers::is_unsent(&error) => {
                 self.peers.forget(&address);
                 return Ok(None);
             }
+            Some(Err(error)) => format!(" ({error})"),
+            None => String::new(),
         };
-        let call = ready.call(again(uri));
-        tokio::select! {
-            answer = call => match answer {
-                Ok(answer) => Ok(Some(answer.map(Body::new))),
-                Err(error) if Peers::is_unsent(&error) => {
-                    self.peers.forget(&address);
-                    Ok(None)
-                }
-                Err(error) => Err(lost(error)),
-            },
-            _ = &mut another => {
-                self.peers.forget(&address);
-                Err(Status::unavailable(format!(
-                    "the leader at {address} was lost while it worked on this; look whether it was \
-                     done, and try again if not"
-                )))
-            }
-        }
+        self.peers.forget(&address);
+        Err(Status::unavailable(format!(
+            "the leader at {address} was lost while it worked on this{why}; look whether it was \
+             done, and try again if not"
+        )))
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::time::SystemTime;
 
-use shoal_core::context::Context;
 use shoal_core::node::{check_room, raft_id};
 use shoal_core::settings::Settings;
-use shoal_core::store::{Changes, Node, Store};
+use shoal_core::store::{Node, Store};
 use shoal_proto::time::system_time;
 use shoal_proto::v1::node_ca_client::NodeCaClient;
 use shoal_proto::v1::node_ca_server;
@@ -17,11 +16,11 @@ use shoal_proto::{NodeId, PROTOCOL};
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
-use crate::ca::{CLOCK_SKEW, ClusterCa, JoinToken, is_same_secret, peer_identity};
+use crate::ca::{CLOCK_SKEW, ClusterCa, JoinToken, is_same_secret};
+use crate::change;
 use crate::founding::{joined, secret};
 use crate::peers::Peers;
-use crate::raft::{ProposeError, Raft};
-use crate::random;
+use crate::raft::Raft;
 use crate::read::{self, no_leader};
 
 /// On a request that another manager has passed on.
@@ -41,24 +40,16 @@ impl NodeCa {
 
     /// The token that hosts join with; a new one when it is to be rotated. The leader's to answer.
     pub(crate) async fn token(&self, role: NodeRole, rotate: bool) -> Result<JoinToken, Status> {
-        loop {
-            let store = read::barrier(&self.raft).await?;
-            let cluster = store.cluster().ok_or_else(not_founded)?;
-            if !rotate {
-                return token(&cluster.state, role);
+        let store = read::barrier(&self.raft).await?;
+        let decided = change::commit(&self.raft, store, |store, context, changes| {
+            let mut cluster = (**store.cluster().ok_or_else(not_founded)?).clone();
+            if rotate {
+                *secret_of(&mut cluster.state, role) = secret(context.bits());
+                changes.update(context, cluster.clone());
             }
-            let mut new = (**cluster).clone();
-            *secret_of(&mut new.state, role) = secret(random::bits());
-            let mut random = random::bits;
-            let context = Context { now: SystemTime::now(), random: &mut random };
-            let mut changes = Changes::default();
-            changes.update(&context, new.clone());
-            match self.raft.propose(changes.into_vec()).await {
-                Ok(_) => return token(&new.state, role),
-                Err(ProposeError::Conflict(_)) => {}
-                Err(error) => return Err(read::refused(&error)),
-            }
-        }
+            token(&cluster.state, role)
+        });
+        Ok(decided.await?.0)
     }
 
     /// A node of that name, known to the store from here on.
@@ -77,32 +68,26 @@ impl NodeCa {
         };
         // Whoever has no token is to cause no work.
         role_in(&self.raft.store())?;
-        loop {
-            let store = read::barrier(&self.raft).await?;
-            let role = role_in(&store)?;
-            check_name(&store, name)?;
-            let mut random = random::bits;
-            let mut context = Context { now: SystemTime::now(), random: &mut random };
+        let store = read::barrier(&self.raft).await?;
+        change::commit(&self.raft, store, |store, context, changes| {
+            let role = role_in(store)?;
+            check_name(store, name)?;
             let id = NodeId::from_bits(context.bits());
             let mut spec = NodeSpec { name: name.clone(), ..NodeSpec::default() };
             spec.set_role(role);
             let number = match role {
                 NodeRole::Worker => None,
                 NodeRole::Manager => {
-                    check_room(&store)
+                    check_room(store)
                         .map_err(|error| Status::failed_precondition(error.to_string()))?;
                     Some(raft_id(context.bits()))
                 }
             };
             let node = joined(id, spec, number, address);
-            let mut changes = Changes::default();
-            changes.create(&context, node.clone());
-            match self.raft.propose(changes.into_vec()).await {
-                Ok(commit) => return Ok((node, commit.store)),
-                Err(ProposeError::Conflict(_)) => {}
-                Err(error) => return Err(read::refused(&error)),
-            }
-        }
+            changes.create(context, node.clone());
+            Ok(node)
+        })
+        .await
     }
 
     /// A host that joins changes the store, which only the leader can.
@@ -210,27 +195,23 @@ impl node_ca_server::NodeCa for NodeCa {
         &self,
         request: Request<IssueCertificateRequest>,
     ) -> Result<Response<IssueCertificateResponse>, Status> {
-        let peer = request.peer_certs().and_then(|certificates| certificates.first().cloned());
+        // Whoever shows no token is a node that renews.
+        let renews = request.get_ref().token.is_empty();
+        let caller = renews.then(|| self.peers.identify(&request)).transpose()?;
         let passed_on = request.metadata().contains_key(PASSED_ON);
         let request = request.into_inner();
         check_protocol(request.protocol)?;
         check_clock(&request)?;
-        let (node, store) = match (request.token.as_str(), peer) {
-            ("", Some(own)) => {
-                let identity = peer_identity(&own)
-                    .map_err(|error| Status::unauthenticated(error.to_string()))?;
-                self.peers.check_cluster(&identity)?;
+        let (node, store) = match caller {
+            Some(caller) => {
                 let store = read::barrier(&self.raft).await?;
-                let node = store.node(identity.node).ok_or_else(|| removed(identity.node))?;
+                let node = store.node(caller.node).ok_or_else(|| removed(caller.node))?;
                 ((**node).clone(), store)
             }
-            ("", None) => {
-                return Err(Status::unauthenticated("a node that renews shows its certificate"));
-            }
-            _ if self.raft.is_leader() => self.admit(&request).await?,
+            None if self.raft.is_leader() => self.admit(&request).await?,
             // Two managers that take each other for the leader must not go on asking.
-            _ if passed_on => return Err(no_leader(&self.raft)),
-            _ => return self.ask_leader(request).await,
+            None if passed_on => return Err(no_leader(&self.raft)),
+            None => return self.ask_leader(request).await,
         };
         let state = &store.cluster().ok_or_else(not_founded)?.state;
         let ca = ClusterCa::of(state).map_err(|error| Status::internal(error.to_string()))?;

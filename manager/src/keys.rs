@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use shoal_proto::v1::ClusterState;
 
-use crate::ca::{CaError, file};
+use crate::file::{self, FileError};
 use crate::raft::DataKey;
 
 /// The data key's file in a node's folder.
@@ -43,7 +43,7 @@ pub enum KeyError {
     },
     /// A file that can't be used.
     #[error(transparent)]
-    File(#[from] CaError),
+    File(#[from] FileError),
 }
 
 impl UnlockKey {
@@ -166,7 +166,7 @@ pub fn store(dir: &Path, key: &DataKey, unlock: Option<&UnlockKey>) -> Result<()
         None => digits,
         Some(unlock) => seal_line(&unlock.0, PLACE, &digits),
     };
-    Ok(file::write(&dir.join(FILE), &text)?)
+    Ok(file::write(&dir.join(FILE), text)?)
 }
 
 fn hex(bytes: &[u8]) -> String {

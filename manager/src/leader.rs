@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::dispatcher::Dispatcher;
 use crate::founding::Founding;
-use crate::raft::{Commit, Leadership, ProposeError, Raft};
+use crate::raft::{Commit, ProposeError, Raft};
 use crate::{membership, random, rotation};
 
 /// After a change that the disk did not take.
@@ -29,11 +29,11 @@ pub(crate) async fn run(
     dispatcher: Dispatcher,
     mut founding: Option<(Founding, watch::Sender<bool>)>,
 ) {
-    while raft.leadership_until(|now| matches!(now, Leadership::Leader { .. })).await {
+    while raft.elected().await {
         tracing::info!(raft.term = raft.status().term, "leading");
         tokio::select! {
             () = lead(&raft, &dispatcher, &mut founding) => {}
-            _ = raft.leadership_until(|now| matches!(now, Leadership::Follower { .. })) => {
+            () = raft.deposed() => {
                 tracing::info!("no longer leading");
                 continue;
             }
@@ -87,9 +87,8 @@ pub(crate) async fn hand_over(raft: &Raft) {
     let fit = |id: &&u64| **id != own && caught_up.contains(id) && wanted.contains(id);
     let Some(heir) = voters.iter().find(fit) else { return };
     raft.transfer_leadership(*heir);
-    let done = raft.leadership_until(|now| matches!(now, Leadership::Follower { .. }));
     // Without it the others hold an election when this manager has gone.
-    let _ = tokio::time::timeout(HAND_OVER, done).await;
+    let _ = tokio::time::timeout(HAND_OVER, raft.deposed()).await;
 }
 
 async fn control(raft: &Raft) {

@@ -5,7 +5,9 @@
 mod api;
 pub mod backup;
 pub mod ca;
+mod change;
 mod dispatcher;
+pub mod file;
 mod founding;
 mod gate;
 mod join;

@@ -1,16 +1,15 @@
 //! Keeps the raft group as operators want the managers, while this manager leads.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use shoal_core::context::Context;
 use shoal_core::managers::{self, Group, Step};
 use shoal_core::node;
-use shoal_core::store::Changes;
+use shoal_core::store::Object;
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::change;
 use crate::raft::{MemberChange, ProposeError, Raft};
-use crate::random;
 
 /// While a newcomer catches up, or after a step that failed.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -29,23 +28,13 @@ pub(crate) async fn run(raft: &Raft) {
             tokio::select! {
                 () = &mut due => break,
                 commit = commits.recv() => match commit {
-                    Ok(commit) if !touches_nodes(&commit) => {}
+                    Ok(commit) if !commit.touches(|object| matches!(object, Object::Node(_))) => {}
                     Ok(_) | Err(RecvError::Lagged(_)) => break,
                     Err(RecvError::Closed) => return,
                 },
             }
         }
     }
-}
-
-fn touches_nodes(commit: &crate::raft::Commit) -> bool {
-    use shoal_core::store::{Event, Object};
-    commit.whole
-        || commit.events.iter().any(|event| match event {
-            Event::Put { new: object, .. } | Event::Deleted(object) => {
-                matches!(object, Object::Node(_))
-            }
-        })
 }
 
 /// Takes the next step, if there is one; returns when to look again at the latest.
@@ -91,16 +80,13 @@ async fn step(raft: &Raft) -> Result<Duration, ProposeError> {
 
 /// Makes workers of those that are to be and are in the group no more; whether there were any.
 async fn let_go(raft: &Raft, members: &BTreeSet<u64>) -> Result<bool, ProposeError> {
-    let mut random = random::bits;
-    let context = Context { now: SystemTime::now(), random: &mut random };
-    let mut changes = Changes::default();
-    node::let_go(&raft.store(), members, &context, &mut changes);
-    if changes.is_empty() {
-        return Ok(false);
-    }
-    match raft.propose(changes.into_vec()).await {
-        Ok(_) | Err(ProposeError::Conflict(_)) => Ok(true),
-        Err(ProposeError::Storage(_)) => Ok(false),
+    let change = change::commit(raft, raft.store(), |store, context, changes| {
+        node::let_go(store, members, context, changes);
+        Ok(!changes.is_empty())
+    });
+    match change.await {
+        Ok((some, _)) => Ok(some),
+        Err(ProposeError::Conflict(_) | ProposeError::Storage(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }

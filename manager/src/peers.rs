@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
-use crate::ca::{Credentials, NodeIdentity};
+use crate::ca::{Credentials, NodeIdentity, peer_identity};
 use crate::raft::{Leadership, Raft};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -66,13 +66,18 @@ impl Peers {
         self.shared.raft.get()
     }
 
-    /// One root may be of several clusters when it is an operator's own.
-    pub(crate) fn check_cluster(&self, identity: &NodeIdentity) -> Result<(), Status> {
-        let own = self.shared.credentials.current();
-        if identity.cluster == own.identity().cluster {
-            return Ok(());
+    /// Whom a caller's certificate names: a node of this cluster, or one that was.
+    pub(crate) fn identify<T>(&self, request: &Request<T>) -> Result<NodeIdentity, Status> {
+        let certificates = request.peer_certs();
+        let own = certificates.as_ref().and_then(|certificates| certificates.first());
+        let own = own.ok_or_else(|| Status::unauthenticated("a node must show its certificate"))?;
+        let identity =
+            peer_identity(own).map_err(|error| Status::unauthenticated(error.to_string()))?;
+        // One root may be of several clusters when it is an operator's own.
+        if identity.cluster != self.shared.credentials.current().identity().cluster {
+            return Err(Status::permission_denied("that certificate is of another cluster"));
         }
-        Err(Status::permission_denied("that certificate is of another cluster"))
+        Ok(identity)
     }
 
     /// A manager has called from there.

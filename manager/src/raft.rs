@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use shoal_core::store::{Change, Conflict, Event, Store};
+use shoal_core::store::{Change, Conflict, Event, Object, Store};
 use tokio::sync::{broadcast, oneshot};
 
 pub use member::{Command, Member, Random, Stuck};
@@ -233,6 +233,18 @@ pub struct Commit {
     pub whole: bool,
 }
 
+impl Commit {
+    /// Whether it may have made, changed or deleted an object of which `concerns` says so, before or
+    /// after.
+    pub fn touches(&self, concerns: impl Fn(&Object) -> bool) -> bool {
+        self.whole
+            || self.events.iter().any(|event| match event {
+                Event::Put { old, new } => concerns(new) || old.as_ref().is_some_and(&concerns),
+                Event::Deleted(old) => concerns(old),
+            })
+    }
+}
+
 /// Numbers for people.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Status {
@@ -421,6 +433,16 @@ impl Raft {
     /// Waits until `done` says so of the leadership; false when raft has stopped.
     pub async fn leadership_until(&self, done: impl Fn(Leadership) -> bool) -> bool {
         self.published.leadership_until(done).await
+    }
+
+    /// Waits until this manager leads; false when raft has stopped.
+    pub async fn elected(&self) -> bool {
+        self.leadership_until(|now| matches!(now, Leadership::Leader { .. })).await
+    }
+
+    /// Waits until this manager does not lead, or raft has stopped.
+    pub async fn deposed(&self) {
+        self.leadership_until(|now| matches!(now, Leadership::Follower { .. })).await;
     }
 
     /// Waits until `done` says so of the store; false when raft has stopped.

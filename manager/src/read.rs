@@ -24,7 +24,7 @@ pub(crate) async fn barrier(raft: &Raft) -> Result<Store, Status> {
         match tokio::time::timeout(ASK_AGAIN, raft.read_barrier()).await {
             Ok(Ok(store)) => return Ok(store),
             Ok(Err(error @ (ProposeError::Stopped | ProposeError::Storage(_)))) => {
-                return Err(refused(&error));
+                return Err(error.into());
             }
             Ok(Err(_)) | Err(_) if Instant::now() < deadline => {}
             Ok(Err(_)) | Err(_) => return Err(no_leader(raft)),
@@ -56,16 +56,21 @@ pub(crate) fn no_leader(raft: &Raft) -> Status {
 }
 
 /// What a change that was not made, or is not known to have been, is answered with.
-pub(crate) fn refused(error: &ProposeError) -> Status {
-    let message = error.to_string();
-    match error {
-        ProposeError::Conflict(Conflict::NameTaken { .. }) => Status::already_exists(message),
-        ProposeError::Conflict(_) => Status::aborted(message),
-        ProposeError::TooLarge { .. } => Status::invalid_argument(message),
-        ProposeError::NotLeader { .. } => not_leader(message),
-        ProposeError::LeaderChanged | ProposeError::Stopped => Status::unavailable(message),
-        ProposeError::Members(_) => Status::failed_precondition(message),
-        ProposeError::Storage(_) => Status::resource_exhausted(message),
+impl From<ProposeError> for Status {
+    fn from(error: ProposeError) -> Self {
+        let message = error.to_string();
+        match error {
+            ProposeError::Conflict(Conflict::NameTaken { .. }) => Self::already_exists(message),
+            ProposeError::Conflict(Conflict::Stale { .. }) => {
+                Self::aborted("others change the same objects all the time; try again")
+            }
+            ProposeError::Conflict(_) => Self::aborted(message),
+            ProposeError::TooLarge { .. } => Self::invalid_argument(message),
+            ProposeError::NotLeader { .. } => not_leader(message),
+            ProposeError::LeaderChanged | ProposeError::Stopped => Self::unavailable(message),
+            ProposeError::Members(_) => Self::failed_precondition(message),
+            ProposeError::Storage(_) => Self::resource_exhausted(message),
+        }
     }
 }
 

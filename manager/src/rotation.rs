@@ -2,18 +2,17 @@
 //! then all get certificates of the next one, then it is the only one. Each step waits until every
 //! node has taken the one before; a node that is down holds it up until it is back or is removed.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use shoal_core::context::Context;
-use shoal_core::store::{Changes, Event, Object, Store};
+use shoal_core::store::{Cluster, Object, Store};
 use shoal_proto::v1::ClusterState;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::ca::{ClusterCa, ca_digests};
-use crate::raft::{Commit, ProposeError, Raft};
-use crate::random;
+use crate::change;
+use crate::raft::{ProposeError, Raft};
 
-/// After a change that the disk did not take.
+/// After a step that could not be committed.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Names of the nodes that have not taken the present step; empty when nothing is being replaced.
@@ -47,27 +46,27 @@ fn next(store: &Store) -> Option<ClusterState> {
 pub(crate) async fn run(raft: &Raft) {
     let mut commits = raft.commits().1;
     loop {
-        let store = raft.store();
-        if let Some((cluster, state)) = store.cluster().zip(next(&store)) {
-            tracing::info!(done = state.next_root.is_none(), "the root is being replaced");
-            let mut new = (**cluster).clone();
-            new.state = state;
-            let mut random = random::bits;
-            let context = Context { now: SystemTime::now(), random: &mut random };
-            let mut changes = Changes::default();
-            changes.update(&context, new);
-            match raft.propose(changes.into_vec()).await {
-                Ok(_) | Err(ProposeError::Conflict(_)) => continue,
-                Err(ProposeError::Storage(_)) => {
-                    tokio::time::sleep(RETRY).await;
-                    continue;
-                }
-                Err(_) => return,
+        let step = change::commit(raft, raft.store(), |store, context, changes| {
+            let Some((cluster, state)) = store.cluster().zip(next(store)) else { return Ok(None) };
+            let done = state.next_root.is_none();
+            changes.update(context, Cluster { state, ..(**cluster).clone() });
+            Ok(Some(done))
+        });
+        match step.await {
+            Ok((Some(done), _)) => {
+                tracing::info!(done, "the root is being replaced");
+                continue;
             }
+            Ok((None, _)) => {}
+            Err(ProposeError::Conflict(_) | ProposeError::Storage(_)) => {
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+            Err(_) => return,
         }
         loop {
             match commits.recv().await {
-                Ok(commit) if !concerns(&commit) => {}
+                Ok(commit) if !commit.touches(concerns) => {}
                 Ok(_) | Err(RecvError::Lagged(_)) => break,
                 Err(RecvError::Closed) => return,
             }
@@ -75,10 +74,6 @@ pub(crate) async fn run(raft: &Raft) {
     }
 }
 
-fn concerns(commit: &Commit) -> bool {
-    commit.whole
-        || commit.events.iter().any(|event| {
-            let (Event::Put { new: object, .. } | Event::Deleted(object)) = event;
-            matches!(object, Object::Node(_) | Object::Cluster(_))
-        })
+fn concerns(object: &Object) -> bool {
+    matches!(object, Object::Node(_) | Object::Cluster(_))
 }

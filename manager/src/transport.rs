@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::ca::{NodeIdentity, peer_identity};
+use crate::ca::NodeIdentity;
 use crate::join::removed;
 use crate::peers::Peers;
 use crate::raft::{Outbox, Outgoing, Raft};
@@ -45,15 +45,18 @@ pub(crate) fn outbox(sender: Sender, peers: Peers) -> Outbox {
             queue
         });
         if let Err(error) = queue.try_send(message) {
-            let message = error.into_inner();
-            if let Some(raft) = peers.raft() {
-                raft.unreachable(to);
-                if message.is_snapshot {
-                    raft.sent_snapshot(to, false);
-                }
-            }
+            lose(&peers, &error.into_inner());
         }
     })
+}
+
+/// Tells raft of a message that does not arrive.
+fn lose(peers: &Peers, message: &Outgoing) {
+    let Some(raft) = peers.raft() else { return };
+    raft.unreachable(message.to);
+    if message.is_snapshot {
+        raft.sent_snapshot(message.to, false);
+    }
 }
 
 /// The other end; clones share it.
@@ -76,12 +79,7 @@ pub(crate) fn manager_identity<T>(
     peers: &Peers,
     request: &Request<T>,
 ) -> Result<NodeIdentity, Status> {
-    let certificates = request.peer_certs();
-    let own = certificates.as_ref().and_then(|certificates| certificates.first());
-    let own = own.ok_or_else(|| Status::unauthenticated("a manager must show its certificate"))?;
-    let identity =
-        peer_identity(own).map_err(|error| Status::unauthenticated(error.to_string()))?;
-    peers.check_cluster(&identity)?;
+    let identity = peers.identify(request)?;
     if identity.role != NodeRole::Manager {
         return Err(Status::permission_denied("only managers are spoken to here"));
     }

@@ -76,7 +76,11 @@ fn leaders_and_minorities_are_lost_and_nothing_that_was_acknowledged_with_them()
     for other in (0..3).filter(|other| *other != stays) {
         cluster.managers[other].end("-9");
     }
-    std::thread::sleep(Duration::from_secs(3));
+    until(
+        "the one that is left has lost its lead",
+        || cluster.managers[stays].ctl(&["node", "ls"]).stderr,
+        |words| words.contains("no manager leads"),
+    );
     let before = writers.count();
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(writers.count(), before, "one of three acknowledges");

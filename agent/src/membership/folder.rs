@@ -1,8 +1,8 @@
 //! The files of a node's membership: `identity` names it and is written last, `node/` holds the
 //! rest, `raft/` is a manager's own.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{ErrorKind, Write};
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
 use std::num::NonZeroU64;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -151,15 +151,8 @@ impl NodeFolder {
 
     pub(crate) fn write_bytes(&self, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let path = self.path.join(name);
-        let partial = path.with_extension("partial");
-        let write = || {
-            DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
-            let mut file = File::create(&partial)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&partial, &path)
-        };
-        write().with_context(|| format!("can't write {}", path.display()))
+        shoal_manager::file::write(&path, bytes)
+            .with_context(|| format!("can't write {}", path.display()))
     }
 }
 

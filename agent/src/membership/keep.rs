@@ -7,6 +7,7 @@ use shoal_manager::ca::{Credentials, NodeCertificate};
 use shoal_manager::keys;
 use shoal_proto::v1::{NodeRole, Standing};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::NodeFolder;
 use super::join::{self, Issued};
@@ -14,9 +15,9 @@ use crate::identity::random_bits;
 use crate::seat::Seat;
 use crate::session::Managers;
 
-/// Before the next try of a renewal that is due.
+/// Between two renewals that are due by age.
 const RETRY: Duration = Duration::from_secs(60);
-/// Before the next try of what managers wait for.
+/// Between two of what managers wait for.
 const SOON: Duration = Duration::from_secs(1);
 /// All nodes hear of a new root at once: each waits for a part of this.
 const SPREAD: Duration = Duration::from_secs(2);
@@ -41,28 +42,47 @@ impl Keeper<'_> {
     /// Never ends.
     pub(crate) async fn run(mut self) {
         let mut standing = self.managers.standing();
+        let mut not_before = Instant::now();
         loop {
-            let certificate = self.credentials.current();
-            let said = standing.borrow_and_update().clone();
-            let reason = said.as_ref().and_then(|said| self.differs(&certificate, said));
-            match reason {
-                Some(Reason::Roots) => tokio::time::sleep(SPREAD.mul_f64(jitter())).await,
-                Some(Reason::Role | Reason::Age) => {}
-                None => {
-                    self.wait(&certificate, &mut standing).await;
-                    if SystemTime::now() < certificate.renew_at(0) {
-                        continue;
-                    }
-                }
+            let reason = self.until_due(&mut standing, not_before).await;
+            let began = Instant::now();
+            if reason == Reason::Roots {
+                tokio::time::sleep(SPREAD.mul_f64(jitter())).await;
             }
-            let reason = reason.unwrap_or(Reason::Age);
-            if let Err(error) = self.renew(&certificate).await {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    ?reason,
-                    "the certificate can't be renewed yet"
-                );
-                tokio::time::sleep(if reason == Reason::Age { RETRY } else { SOON }).await;
+            if let Err(error) = self.renew().await {
+                let error = format!("{error:#}");
+                tracing::warn!(error, ?reason, "the certificate can't be renewed yet");
+            }
+            // Also after one that came: where the clock is wrong it may be due at once again.
+            match reason {
+                Reason::Age => not_before = began + RETRY,
+                Reason::Roots | Reason::Role => tokio::time::sleep_until(began + SOON).await,
+            }
+        }
+    }
+
+    /// Waits until there has to be another certificate: not before that time because of its age, at
+    /// once when the managers want one.
+    async fn until_due(
+        &self,
+        standing: &mut watch::Receiver<Option<Standing>>,
+        not_before: Instant,
+    ) -> Reason {
+        let certificate = self.credentials.current();
+        let place = (jitter() * f64::from(u32::MAX)) as u32;
+        let age = certificate.renew_at(place).duration_since(SystemTime::now());
+        let age =
+            tokio::time::sleep_until(not_before.max(Instant::now() + age.unwrap_or_default()));
+        tokio::pin!(age);
+        loop {
+            let said = standing.borrow_and_update().clone();
+            if let Some(reason) = said.and_then(|said| self.differs(&certificate, &said)) {
+                return reason;
+            }
+            tokio::select! {
+                () = &mut age => return Reason::Age,
+                // The sender lives as long as the managers' addresses.
+                _ = standing.changed() => {}
             }
         }
     }
@@ -77,22 +97,8 @@ impl Keeper<'_> {
         (said.trusted_roots != certificate.trusted_roots()).then_some(Reason::Roots)
     }
 
-    /// Until the certificate has to be renewed, or the managers say something else.
-    async fn wait(
-        &self,
-        certificate: &NodeCertificate,
-        standing: &mut watch::Receiver<Option<Standing>>,
-    ) {
-        let place = (jitter() * f64::from(u32::MAX)) as u32;
-        let due = certificate.renew_at(place).duration_since(SystemTime::now());
-        tokio::select! {
-            () = tokio::time::sleep(due.unwrap_or_default()) => {}
-            // The sender lives as long as the managers' addresses.
-            _ = standing.changed() => {}
-        }
-    }
-
-    async fn renew(&mut self, certificate: &NodeCertificate) -> anyhow::Result<()> {
+    async fn renew(&mut self) -> anyhow::Result<()> {
+        let certificate = self.credentials.current();
         if certificate.expires_at() <= SystemTime::now()
             && let Some(own) = self.seat.issue()
         {
@@ -101,7 +107,7 @@ impl Keeper<'_> {
         }
         let mut last = None;
         for address in self.managers.addresses() {
-            match join::renew(&address, certificate).await {
+            match join::renew(&address, &certificate).await {
                 Ok(issued) => return self.take(issued).await,
                 Err(error) => last = Some(error.context(address)),
             }

@@ -3,8 +3,10 @@
 //! acknowledged, on the clock that nobody sets ([`shoal_runtime::uptime`]).
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 /// Heartbeats that are remembered until they are acknowledged.
 const REMEMBERED: usize = 16;
@@ -13,6 +15,7 @@ const REMEMBERED: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Lease {
     state: Mutex<State>,
+    until: watch::Sender<Option<Duration>>,
 }
 
 #[derive(Debug, Default)]
@@ -23,39 +26,48 @@ struct State {
 }
 
 impl Lease {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state);
+        let until = state.from.zip(state.length).map(|(from, length)| from + length);
+        self.until.send_if_modified(|known| std::mem::replace(known, until) != until);
     }
 
     /// A session begins: heartbeats of the last one are acknowledged no more.
     pub(crate) fn begin(&self) {
-        self.lock().sent.clear();
+        self.change(|state| state.sent.clear());
     }
 
     pub(crate) fn set_length(&self, length: Option<Duration>) {
-        self.lock().length = length;
+        self.change(|state| state.length = length);
     }
 
     pub(crate) fn sent(&self, number: u64, now: Duration) {
-        let mut state = self.lock();
-        state.sent.insert(number, now);
-        while state.sent.len() > REMEMBERED {
-            state.sent.pop_first();
-        }
+        self.change(|state| {
+            state.sent.insert(number, now);
+            while state.sent.len() > REMEMBERED {
+                state.sent.pop_first();
+            }
+        });
     }
 
     pub(crate) fn heard(&self, number: u64) {
-        let mut state = self.lock();
-        if let Some(at) = state.sent.get(&number).copied() {
-            state.from = Some(at);
-            state.sent = state.sent.split_off(&(number + 1));
-        }
+        self.change(|state| {
+            if let Some(at) = state.sent.get(&number).copied() {
+                state.from = Some(at);
+                state.sent = state.sent.split_off(&(number + 1));
+            }
+        });
     }
 
     /// The uptime at which it runs out; none when there never was one.
     pub(crate) fn until(&self) -> Option<Duration> {
-        let state = self.lock();
-        Some(state.from? + state.length?)
+        *self.until.borrow()
+    }
+
+    /// The same, and each time that it changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<Option<Duration>> {
+        self.until.subscribe()
     }
 }
 

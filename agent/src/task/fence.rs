@@ -8,36 +8,28 @@ use shoal_runtime::{RuntimeError, uptime};
 use super::container::blocking;
 use crate::node::Node;
 
-/// How often a container's lease follows the node's.
-const FOLLOW: Duration = Duration::from_millis(500);
-/// How often it is looked whether there is a lease.
-const LOOK: Duration = Duration::from_millis(50);
-
 /// Gives a container that was created its first lease; waits until the node has one.
 pub(super) async fn begin(node: &Node, id: &str) -> Result<(), RuntimeError> {
-    loop {
-        match node.lease.until() {
-            Some(until) if until > uptime() => return set(node, id, until).await,
-            _ => tokio::time::sleep(LOOK).await,
-        }
-    }
+    let mut lease = node.lease.watch();
+    let good = lease.wait_for(|until| until.is_some_and(|until| until > uptime())).await;
+    // The node, and with it the sender, outlives this.
+    let until = good.ok().and_then(|until| *until).unwrap_or_default();
+    set(node, id, until).await
 }
 
 /// Keeps a container's lease up with the node's; never ends.
 pub(super) async fn follow(node: &Node, id: &str) {
-    let mut last = None;
+    let mut lease = node.lease.watch();
     loop {
-        let until = node.lease.until();
+        let until = *lease.borrow_and_update();
         if let Some(until) = until
-            && Some(until) != last
+            && let Err(error) = set(node, id, until).await
         {
-            match set(node, id, until).await {
-                Ok(()) => last = Some(until),
-                // It has ended, or will when its lease runs out.
-                Err(error) => tracing::debug!(task.id = id, %error, "a lease"),
-            }
+            // It has ended, or will when its lease runs out.
+            tracing::debug!(task.id = id, %error, "a lease");
         }
-        tokio::time::sleep(FOLLOW).await;
+        // The node, and with it the sender, outlives this.
+        let _ = lease.changed().await;
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_stream::Stream;
 use tonic::Status;
 
 use crate::logs::{LogBroker, Subscription};
-use crate::raft::{Leadership, Raft};
+use crate::raft::Raft;
 
 /// Whose logs.
 pub(super) enum Selection {
@@ -89,9 +89,7 @@ pub(super) fn stream(
         loop {
             let entry = tokio::select! {
                 entry = subscription.next() => entry,
-                _ = raft.leadership_until(|now| matches!(now, Leadership::Follower { .. })) => {
-                    break;
-                }
+                () = raft.deposed() => break,
                 commit = commits.recv(), if options.follow => {
                     // Lagging is no loss here: the newest state has every task.
                     if matches!(commit, Err(RecvError::Closed)) {

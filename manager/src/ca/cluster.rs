@@ -13,8 +13,9 @@ use time::OffsetDateTime;
 
 use super::{
     CLOCK_SKEW, CLUSTER_DATA, CaError, MANAGER_NAME, NodeCertificate, NodeIdentity, ROOT_CERT,
-    ROOT_KEY, ROOT_NAME, ROOT_VALIDITY, WORKER_NAME, file, inspect, node_name,
+    ROOT_KEY, ROOT_NAME, ROOT_VALIDITY, WORKER_NAME, inspect, node_name,
 };
+use crate::file;
 
 /// The cluster's root key and certificate.
 pub struct ClusterCa {

@@ -13,7 +13,8 @@ use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use super::inspect::{self, NodeIdentity};
 use super::token::ca_digests;
-use super::{CLOCK_SKEW, CaError, MANAGER_NAME, file};
+use super::{CLOCK_SKEW, CaError, MANAGER_NAME};
+use crate::file;
 use crate::keys::{is_sealed, open_line, seal_line};
 use crate::raft::DataKey;
 
@@ -171,7 +172,7 @@ impl NodeCertificate {
         };
         let parts = [&key, &self.cert_pem, &self.roots_pem];
         let text: String = parts.iter().map(|part| format!("{}\n", part.trim())).collect();
-        file::write(&dir.join(FILE), &text)
+        Ok(file::write(&dir.join(FILE), text)?)
     }
 
     /// Reads what [`Self::store`] has written; none in a folder without it. One that has expired

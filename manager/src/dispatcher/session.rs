@@ -21,7 +21,7 @@ use tonic::{Status, Streaming};
 
 use super::{CHECK, Dispatcher, HEARTBEAT, standing};
 use crate::join::removed;
-use crate::raft::{Commit, Leadership, Raft};
+use crate::raft::{Commit, Raft};
 
 type Outbound = Result<ManagerMessage, Status>;
 
@@ -39,11 +39,10 @@ pub(super) fn serve(
         let (direct, direct_inbox) = mpsc::unbounded_channel();
         dispatcher.shared.broker.add_session(node, direct.clone());
         let raft = dispatcher.shared.raft.clone();
-        let leads_no_more = raft.leadership_until(|now| matches!(now, Leadership::Follower { .. }));
         tokio::select! {
             () = send(&raft, node, &outbound, direct_inbox) => {}
             () = receive(&dispatcher, node, turn, inbound, &direct) => {}
-            _ = leads_no_more => {}
+            () = raft.deposed() => {}
         }
         dispatcher.shared.broker.remove_session(node, &direct);
         tracing::info!(node.id = %node, "session over");

@@ -1,7 +1,7 @@
 //! What the cluster makes of a node, as its agent is told.
 
 use shoal_core::settings::Settings;
-use shoal_core::store::{Event, Node, Object, Store};
+use shoal_core::store::{Node, Object, Store};
 use shoal_proto::NodeId;
 use shoal_proto::time::proto_duration;
 use shoal_proto::v1::{NodeRole, Standing};
@@ -30,16 +30,11 @@ pub(super) fn of(store: &Store, node: NodeId) -> Option<Standing> {
 
 /// Whether a commit may have changed the standing of that node.
 pub(super) fn may_differ(commit: &Commit, node: NodeId) -> bool {
-    let concerns = |object: &Object| match object {
+    commit.touches(|object| match object {
         Object::Node(other) => other.id == node || is_manager(other),
         Object::Cluster(_) => true,
         _ => false,
-    };
-    commit.whole
-        || commit.events.iter().any(|event| match event {
-            Event::Put { old, new } => concerns(new) || old.as_ref().is_some_and(concerns),
-            Event::Deleted(old) => concerns(old),
-        })
+    })
 }
 
 fn is_manager(node: &Node) -> bool {

@@ -1,5 +1,7 @@
 //! How a group begins that does not begin empty: with a backup, or with what one member has left.
 
+use std::collections::BTreeSet;
+
 use raft::eraftpb::EntryType;
 use raft::{GetEntriesContext, Storage as _};
 use shoal_core::store::Store;
@@ -10,10 +12,7 @@ use super::storage::{LogStorage, Mark};
 use super::{Members, RaftConfig, RaftError};
 
 fn alone(raft_id: u64) -> Members {
-    Members {
-        voters: std::collections::BTreeSet::from([raft_id]),
-        learners: std::collections::BTreeSet::new(),
-    }
+    Members { voters: BTreeSet::from([raft_id]), learners: BTreeSet::new() }
 }
 
 /// Writes a store as the first snapshot of a group of one.

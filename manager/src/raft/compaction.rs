@@ -27,7 +27,31 @@ pub(super) struct Snapshots {
 
 struct Job {
     mark: Mark,
-    thread: JoinHandle<Result<(), RaftError>>,
+    writing: Writing,
+}
+
+enum Writing {
+    Thread(JoinHandle<Result<(), RaftError>>),
+    Over(Result<(), RaftError>),
+}
+
+impl Writing {
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Thread(thread) => thread.is_finished(),
+            Self::Over(_) => true,
+        }
+    }
+
+    /// Waits for it.
+    fn end(self) -> Result<(), RaftError> {
+        match self {
+            Self::Thread(thread) => thread
+                .join()
+                .unwrap_or_else(|_| Err(RaftError::Thread(std::io::Error::other("it panicked")))),
+            Self::Over(result) => result,
+        }
+    }
 }
 
 impl Snapshots {
@@ -58,7 +82,7 @@ impl Snapshots {
             files.keep_only([previous, applied])
         };
         match std::thread::Builder::new().name("raft-snapshot".to_owned()).spawn(write) {
-            Ok(thread) => self.job = Some(Job { mark: applied, thread }),
+            Ok(thread) => self.job = Some(Job { mark: applied, writing: Writing::Thread(thread) }),
             Err(error) => self.put_off(&RaftError::Thread(error)),
         }
     }
@@ -83,27 +107,23 @@ impl Snapshots {
 
     /// When one has been written since the last call: up to where the log may be cut.
     pub(super) fn finished(&mut self) -> Option<Mark> {
-        let job = self.job.take_if(|job| job.thread.is_finished())?;
-        match job.thread.join() {
-            Ok(Ok(())) => {
+        let job = self.job.take_if(|job| job.writing.is_over())?;
+        match job.writing.end() {
+            Ok(()) => {
                 self.not_before = None;
                 Some(std::mem::replace(&mut self.newest, job.mark))
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 self.put_off(&error);
-                None
-            }
-            Err(_) => {
-                self.put_off(&RaftError::Thread(std::io::Error::other("it panicked")));
                 None
             }
         }
     }
 
     /// Waits until the one that is being written is there.
-    pub(super) fn let_finish(&self) {
-        while self.job.as_ref().is_some_and(|job| !job.thread.is_finished()) {
-            std::thread::sleep(Duration::from_micros(50));
+    pub(super) fn let_finish(&mut self) {
+        if let Some(Job { mark, writing }) = self.job.take() {
+            self.job = Some(Job { mark, writing: Writing::Over(writing.end()) });
         }
     }
 
@@ -116,7 +136,7 @@ impl Snapshots {
     /// Waits for the one that is being written: the folder is another's afterwards.
     pub(super) fn wait(&mut self) {
         if let Some(job) = self.job.take()
-            && let Ok(Err(error)) = job.thread.join()
+            && let Err(error) = job.writing.end()
         {
             tracing::warn!(%error, "no snapshot");
         }

@@ -234,7 +234,7 @@ impl Member {
 
     /// Waits until the snapshot that is being written is there, if one is; [`Self::settle`] goes on
     /// with it.
-    pub fn let_snapshot_finish(&self) {
+    pub fn let_snapshot_finish(&mut self) {
         self.snapshots.let_finish();
     }
 

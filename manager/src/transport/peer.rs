@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::{PART, Sender};
+use super::{PART, Sender, lose};
 use crate::peers::Peers;
 use crate::raft::Outgoing;
 
@@ -44,23 +44,15 @@ pub(super) async fn run(
                     tracing::warn!(raft.peer = to, %error, "a manager can't be reached");
                     told = true;
                 }
-                lose(&peers, to, &first);
+                lose(&peers, &first);
             }
         }
         // What waits meanwhile would be old when it arrived.
         tokio::time::sleep(retry).await;
         retry = (retry * 2).min(LAST_RETRY);
         while let Ok(message) = inbox.try_recv() {
-            lose(&peers, to, &message);
+            lose(&peers, &message);
         }
-    }
-}
-
-fn lose(peers: &Peers, to: u64, message: &Outgoing) {
-    let Some(raft) = peers.raft() else { return };
-    raft.unreachable(to);
-    if message.is_snapshot {
-        raft.sent_snapshot(to, false);
     }
 }
 
@@ -87,46 +79,30 @@ async fn stream(
         if parts.send(hello).await.is_err() {
             return;
         }
-        loop {
-            let message = match next.take() {
-                Some(message) => message,
-                None => match inbox.recv().await {
-                    Some(message) => message,
-                    None => return,
-                },
-            };
-            if message.is_snapshot {
-                let (peers, channel) = (peers.clone(), channel.clone());
-                tokio::spawn(send_snapshot(peers, channel, message));
-                continue;
-            }
+        while let Some(message) = match next.take() {
+            Some(first) => Some(first),
+            None => inbox.recv().await,
+        } {
             // What has come meanwhile goes along.
-            let mut small = Vec::new();
+            let mut batch = Vec::new();
             let mut size = 0;
-            let mut message = Some(message);
-            while let Some(one) = message.take() {
-                if one.bytes.len() > PART {
-                    for piece in pieces(&one.bytes) {
+            let mut more = Some(message);
+            while let Some(message) = more {
+                if message.is_snapshot {
+                    tokio::spawn(send_snapshot(peers.clone(), channel.clone(), message));
+                } else if message.bytes.len() > PART {
+                    for piece in pieces(&message.bytes) {
                         if parts.send(piece).await.is_err() {
                             return;
                         }
                     }
                 } else {
-                    size += one.bytes.len();
-                    small.push(one.bytes);
+                    size += message.bytes.len();
+                    batch.push(message.bytes);
                 }
-                if size < PART
-                    && let Ok(more) = inbox.try_recv()
-                {
-                    if more.is_snapshot {
-                        let (peers, channel) = (peers.clone(), channel.clone());
-                        tokio::spawn(send_snapshot(peers, channel, more));
-                    } else {
-                        message = Some(more);
-                    }
-                }
+                more = if size < PART { inbox.try_recv().ok() } else { None };
             }
-            let part = RaftPart { messages: small, ..RaftPart::default() };
+            let part = RaftPart { messages: batch, ..RaftPart::default() };
             if !part.messages.is_empty() && parts.send(part).await.is_err() {
                 return;
             }

@@ -1,61 +1,71 @@
-//! Key and certificate files: readable by root alone, never half-written.
+//! Files that only root may read, never half-written.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::CaError;
+/// What the system said of a file or folder.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+pub struct FileError {
+    path: PathBuf,
+    source: io::Error,
+}
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> CaError + '_ {
-    move |source| CaError::Io { path: path.to_owned(), source }
+fn error(path: &Path) -> impl FnOnce(io::Error) -> FileError + '_ {
+    move |source| FileError { path: path.to_owned(), source }
 }
 
 /// The file's text; none when it is not there.
-pub(crate) fn read(path: &Path) -> Result<Option<String>, CaError> {
+pub(crate) fn read(path: &Path) -> Result<Option<String>, FileError> {
     match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(CaError::Io { path: path.to_owned(), source }),
+        Err(source) if source.kind() == ErrorKind::NotFound => Ok(None),
+        result => result.map(Some).map_err(error(path)),
     }
 }
 
-/// Writes the file, all of it or nothing; the folder is made when it is missing.
-pub(crate) fn write(path: &Path, text: &str) -> Result<(), CaError> {
+/// Writes the file, all of it or nothing, also when the power fails; the folder is made when it is
+/// missing.
+///
+/// # Errors
+///
+/// When the folder can't be made or the file can't be written; an older file is kept then.
+pub fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<(), FileError> {
     let dir = parent(path);
     let partial = path.with_extension("partial");
     let write = || {
         make_dir(dir)?;
         ignore_missing(fs::remove_file(&partial))?;
-        write_new(&partial, text)?;
+        write_new(&partial, contents.as_ref())?;
         fs::rename(&partial, path)?;
         sync_dir(dir)
     };
-    write().map_err(io_error(path))
+    write().map_err(error(path))
 }
 
 /// Makes the folder with all of the files in it, or nothing. It must be missing or empty.
-pub(super) fn make_folder(dir: &Path, files: [(&str, &str); 2]) -> Result<(), CaError> {
+pub(crate) fn make_folder(dir: &Path, files: [(&str, &str); 2]) -> Result<(), FileError> {
     let partial = dir.with_extension("partial");
     let make = || {
         ignore_missing(fs::remove_dir_all(&partial))?;
         make_dir(&partial)?;
         for (name, text) in files {
-            write_new(&partial.join(name), text)?;
+            write_new(&partial.join(name), text.as_bytes())?;
         }
         sync_dir(&partial)?;
         fs::rename(&partial, dir)?;
         sync_dir(parent(dir))
     };
-    make().map_err(io_error(dir))
+    make().map_err(error(dir))
 }
 
 /// Whether the folder has anything in it.
-pub(super) fn is_used(dir: &Path) -> Result<bool, CaError> {
+pub(crate) fn is_used(dir: &Path) -> Result<bool, FileError> {
     match fs::read_dir(dir) {
         Ok(mut files) => Ok(files.next().is_some()),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(CaError::Io { path: dir.to_owned(), source }),
+        Err(source) if source.kind() == ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(error(dir)(source)),
     }
 }
 
@@ -63,9 +73,9 @@ fn make_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
+fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(contents)?;
     file.sync_all()
 }
 
