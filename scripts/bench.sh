@@ -17,6 +17,7 @@ as_root "$(cargo bench -q -p shoal-runtime --bench start --no-run --message-form
     sed -n 's/.*"executable":"\([^"]*start-[^"]*\)".*/\1/p' | tail -1)"
 say "measuring the raft log"
 cargo bench -q -p shoal-manager --bench commits
+cargo bench -q -p shoal-manager --bench placements
 say "measuring a host"
 if [ "$(id -u)" = 0 ]; then
     cargo bench -q -p shoal-tests "$@"

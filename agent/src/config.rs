@@ -101,6 +101,11 @@ pub(crate) struct Arguments {
     #[arg(long = "generic-resource", value_name = "NAME=VALUE")]
     generic_resources: Vec<String>,
 
+    /// Label of this node's that constraints can name, as in engine.labels.disk==ssd; give it once for
+    /// each
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<String>,
+
     /// What to log: error, warn, info, debug, trace, or a filter such as info,shoal_network=debug
     /// [default: info]
     #[arg(long, value_name = "LEVEL")]
@@ -128,6 +133,8 @@ struct File {
     userns_remap: Option<String>,
     #[serde(default)]
     generic_resources: Vec<String>,
+    #[serde(default)]
+    labels: Vec<String>,
     log: Option<String>,
     certs_dir: Option<PathBuf>,
     #[serde(default)]
@@ -167,6 +174,7 @@ pub(crate) struct Config {
     pub(crate) group: Option<String>,
     pub(crate) userns_remap: Option<String>,
     pub(crate) generic_resources: Vec<GenericResource>,
+    pub(crate) labels: BTreeMap<String, String>,
     pub(crate) log: String,
     pub(crate) certs_dir: PathBuf,
     pub(crate) registries: BTreeMap<String, Registry>,
@@ -186,6 +194,7 @@ impl Arguments {
             true => file.generic_resources,
             false => self.generic_resources,
         };
+        let labels = if self.labels.is_empty() { file.labels } else { self.labels };
         let data_dir = self.data_dir.or(file.data_dir);
         let run_dir = self.run_dir.or(file.run_dir);
         Ok(Config {
@@ -204,10 +213,20 @@ impl Arguments {
             group: self.group.or(file.group),
             userns_remap: self.userns_remap.or(file.userns_remap),
             generic_resources: generic::parse(&generic_resources)?,
+            labels: labels.iter().map(|label| label_of(label)).collect::<anyhow::Result<_>>()?,
             log: self.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
             certs_dir: file.certs_dir.unwrap_or_else(|| CERTS_DIR.into()),
             registries: file.registries,
         })
+    }
+}
+
+fn label_of(text: &str) -> anyhow::Result<(String, String)> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => {
+            bail!("{text:?} is not a label; write it as name=value, with a name that is not empty")
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::container::Users;
 use crate::identity::Identity;
 use crate::membership::{self, Found, Keeper, Membership, NodeFolder};
-use crate::node::{Fabric, Lease, Node, Reports, Shared, StatusStore, Volumes};
+use crate::node::{Fabric, Lease, Node, Payloads, Reports, Shared, StatusStore, Volumes};
 use crate::seat::{Seat, Setup};
 use crate::session::{self, Managers};
 use crate::single::Singles;
@@ -176,6 +176,9 @@ async fn close(config: &Config, node: &Node, tasks: &Tasks, singles: &Singles) {
         tracing::info!(containers = left.len(), "stopping; containers go on");
         return;
     }
+    if let Err(error) = node.payloads.close() {
+        tracing::warn!(%error, "can't take the tmpfs for secrets away");
+    }
     if let Err(error) = node.network.remove_all().await {
         tracing::warn!(%error, "can't take the network apart");
     }
@@ -217,9 +220,12 @@ async fn open_node(config: &Config, identity: &Identity) -> anyhow::Result<Node>
         network,
         fabric,
         generic_resources: config.generic_resources.clone(),
+        labels: config.labels.clone(),
         users: Users::of(config.userns_remap.as_deref())
             .map_err(|error| anyhow::anyhow!("userns-remap: {error}"))?,
         volumes: Volumes::open(config.data_dir.join("volumes"))?,
+        payloads: Payloads::open(config.run_dir.join("payloads"))
+            .context("can't make the tmpfs for secrets")?,
         reports: Reports::default(),
         lease: Lease::default(),
         statuses,
@@ -243,7 +249,7 @@ fn node_info(config: &Config, node: &Node, listen: SocketAddr, advertise: &str) 
     NodeInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         name: node.name.clone(),
-        description: host::describe(&config.generic_resources),
+        description: host::describe(&config.generic_resources, &config.labels),
         data_dir: config.data_dir.display().to_string(),
         listen_address: listen.to_string(),
         advertise_address: advertise.to_owned(),

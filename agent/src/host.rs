@@ -1,5 +1,6 @@
 //! What the host is, read from the kernel and /etc.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
@@ -14,19 +15,14 @@ pub(crate) fn name() -> String {
         .unwrap_or_else(|| "localhost".to_owned())
 }
 
-/// Everything but the routes, which the network knows. What only people can know comes in.
-pub(crate) fn describe(generic_resources: &[GenericResource]) -> NodeDescription {
+/// Everything but the routes, which the network knows, and the volumes. What only people can know comes in.
+pub(crate) fn describe(
+    generic_resources: &[GenericResource],
+    labels: &BTreeMap<String, String>,
+) -> NodeDescription {
     NodeDescription {
         hostname: name(),
-        platform: Some(Platform {
-            architecture: match std::env::consts::ARCH {
-                "x86_64" => "amd64",
-                "aarch64" => "arm64",
-                other => other,
-            }
-            .to_owned(),
-            os: "linux".to_owned(),
-        }),
+        platform: Some(platform()),
         resources: Some(Resources {
             nano_cpus: cpus() * 1_000_000_000,
             memory_bytes: memory(),
@@ -38,7 +34,19 @@ pub(crate) fn describe(generic_resources: &[GenericResource]) -> NodeDescription
         host_routes: Vec::new(),
         trusted_roots: Vec::new(),
         generic_resources: generic_resources.to_vec(),
+        volumes: Vec::new(),
+        labels: labels.clone().into_iter().collect(),
     }
+}
+
+/// In the words of OCI images.
+pub(crate) fn platform() -> Platform {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    Platform { architecture: architecture.to_owned(), os: "linux".to_owned() }
 }
 
 fn line(path: &str) -> String {

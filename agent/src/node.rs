@@ -2,10 +2,12 @@
 
 mod fabric;
 mod lease;
+mod payload;
 mod reports;
 mod status;
 mod volume;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,6 +21,7 @@ use crate::container::Users;
 
 pub(crate) use fabric::{Fabric, Local};
 pub(crate) use lease::Lease;
+pub(crate) use payload::Payloads;
 pub(crate) use reports::Reports;
 pub(crate) use status::StatusStore;
 pub(crate) use volume::Volumes;
@@ -39,8 +42,11 @@ pub(crate) struct Shared {
     pub(crate) network: Engine,
     pub(crate) fabric: Fabric,
     pub(crate) volumes: Volumes,
+    pub(crate) payloads: Payloads,
     /// As declared.
     pub(crate) generic_resources: Vec<GenericResource>,
+    /// As declared.
+    pub(crate) labels: BTreeMap<String, String>,
     pub(crate) users: Users,
     pub(crate) reports: Reports,
     pub(crate) lease: Lease,

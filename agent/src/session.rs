@@ -13,8 +13,8 @@ use shoal_proto::time::std_duration;
 use shoal_proto::v1::dispatcher_client::DispatcherClient;
 use shoal_proto::v1::manager_message::Message;
 use shoal_proto::v1::{
-    AgentMessage, Assignments, AssignmentsAck, Heartbeat, Hello, NodeRole, Standing, StatusUpdate,
-    agent_message,
+    AgentMessage, Assignments, AssignmentsAck, Heartbeat, Hello, Inventory, NodeRole, Standing,
+    StatusUpdate, agent_message,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
@@ -34,6 +34,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_millis(700);
 /// A manager that acknowledges nothing for so long can't do its work.
 const SILENCE: Duration = Duration::from_millis(2500);
+/// Everything that a node is to know may come in one message, its configs with it.
+const MAX_MESSAGE: usize = 256 << 20;
 const MAX_REDIRECTS: usize = 3;
 /// Messages that wait for the connection.
 const BACKLOG: usize = 16;
@@ -207,8 +209,10 @@ async fn hold(
     let mut renewed = credentials.watch();
     renewed.mark_unchanged();
     let channel = connect(managers, credentials).await?;
-    let mut client = DispatcherClient::new(channel.clone());
-    let mut description = crate::host::describe(&node.generic_resources);
+    let mut client = DispatcherClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+    let mut volumes = node.volumes.names();
+    let mut description = crate::host::describe(&node.generic_resources, &node.labels);
+    description.volumes = volumes.borrow_and_update().iter().cloned().collect();
     description.host_routes =
         node.network.host_routes().await?.iter().map(ToString::to_string).collect();
     description.trusted_roots = credentials.current().trusted_roots();
@@ -253,6 +257,11 @@ async fn hold(
             updates = node.reports.take() => {
                 let update = StatusUpdate { updates };
                 outbound.send(wrap(agent_message::Message::Status(update))).await?;
+            }
+            _ = volumes.changed() => {
+                let volumes = volumes.borrow_and_update().iter().cloned().collect();
+                let inventory = Inventory { volumes };
+                outbound.send(wrap(agent_message::Message::Inventory(inventory))).await?;
             }
             message = inbound.next() => {
                 let Some(message) = message.transpose()? else { return Ok(End::Over) };

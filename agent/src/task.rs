@@ -5,6 +5,8 @@ mod assigned;
 mod cleanup;
 mod container;
 mod fence;
+mod given;
+mod template;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,6 +87,7 @@ impl Tasks {
     /// without its rules and no endpoint stops before others have been told.
     pub(crate) async fn apply(&mut self, assignments: Assignments) {
         self.assigned.take(assignments);
+        self.keep_payloads();
         let desired = self.assigned.network(&self.node.id.to_string());
         match self.node.fabric.set_cluster(desired).await {
             Ok(report) => {
@@ -114,6 +117,19 @@ impl Tasks {
         }
         if let Err(error) = self.node.statuses.save_assignments(&self.assigned.to_message()) {
             tracing::warn!(%error, "can't keep the assignments on disk");
+        }
+    }
+
+    /// What has come goes into memory and nowhere else.
+    fn keep_payloads(&mut self) {
+        for payload in self.assigned.take_payloads() {
+            if let Err(error) = self.node.payloads.keep(&payload) {
+                let name = payload.spec.unwrap_or_default().name;
+                tracing::error!(%error, name, "can't keep a secret or config in memory");
+            }
+        }
+        if let Err(error) = self.node.payloads.retain(&self.assigned.payloads()) {
+            tracing::warn!(%error, "can't forget a secret or config");
         }
     }
 

@@ -93,7 +93,7 @@ impl<'a> Log<'a> {
         Self { file, errors: Vec::new(), warnings: Vec::new() }
     }
 
-    fn diagnostic(&self, place: Place, message: String) -> Diagnostic {
+    pub(crate) fn diagnostic(&self, place: Place, message: String) -> Diagnostic {
         let line = self.file.text.lines().nth(place.line.saturating_sub(1));
         Diagnostic {
             file: self.file.path.clone(),

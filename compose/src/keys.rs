@@ -1,5 +1,5 @@
 //! All keys of the compose specification, so that one that Shoal does not do yet is told from a
-//! slip of the pen.
+//! slip of the pen; and Shoal's own, which the specification leaves to those that begin with `x-`.
 
 pub(crate) const TOP: &[&str] = &[
     "configs", "include", "models", "name", "networks", "secrets", "services", "version", "volumes",
@@ -97,6 +97,8 @@ pub(crate) const SERVICE: &[&str] = &[
     "volumes",
     "volumes_from",
     "working_dir",
+    "x-shoal-fencing",
+    "x-shoal-schedule",
 ];
 pub(crate) const DEPLOY: &[&str] = &[
     "endpoint_mode",
@@ -108,6 +110,25 @@ pub(crate) const DEPLOY: &[&str] = &[
     "restart_policy",
     "rollback_config",
     "update_config",
+    "x-shoal-max-concurrent",
+    "x-shoal-priority",
+];
+pub(crate) const PLACEMENT: &[&str] = &[
+    "constraints",
+    "max_replicas_per_node",
+    "preferences",
+    "x-shoal-affinity",
+    "x-shoal-anti-affinity",
+    "x-shoal-strategy",
+];
+pub(crate) const UPDATE: &[&str] = &[
+    "delay",
+    "failure_action",
+    "max_failure_ratio",
+    "monitor",
+    "order",
+    "parallelism",
+    "x-shoal-progress-deadline",
 ];
 pub(crate) const NETWORK: &[&str] = &[
     "attachable",
@@ -121,6 +142,33 @@ pub(crate) const NETWORK: &[&str] = &[
     "labels",
     "name",
 ];
-pub(crate) const VOLUME: &[&str] = &["driver", "driver_opts", "external", "labels", "name"];
+pub(crate) const VOLUME: &[&str] =
+    &["driver", "driver_opts", "external", "labels", "name", "x-shoal-movable"];
+pub(crate) const SECRET: &[&str] = &[
+    "driver",
+    "driver_opts",
+    "environment",
+    "external",
+    "file",
+    "labels",
+    "name",
+    "template_driver",
+];
+pub(crate) const CONFIG: &[&str] =
+    &["content", "environment", "external", "file", "labels", "name", "template_driver"];
 pub(crate) const HEALTHCHECK: &[&str] =
     &["disable", "interval", "retries", "start_interval", "start_period", "test", "timeout"];
+
+/// Shoal's own keys, each with what it has a meaning in.
+pub(crate) const EXTENSIONS: &[(&str, &str)] = &[
+    ("x-shoal-affinity", "deploy.placement"),
+    ("x-shoal-anti-affinity", "deploy.placement"),
+    ("x-shoal-env", "an entry of a service's configs"),
+    ("x-shoal-fencing", "the service itself"),
+    ("x-shoal-max-concurrent", "deploy"),
+    ("x-shoal-movable", "a volume at the top level"),
+    ("x-shoal-priority", "deploy"),
+    ("x-shoal-progress-deadline", "deploy.update_config"),
+    ("x-shoal-schedule", "the service itself"),
+    ("x-shoal-strategy", "deploy.placement"),
+];

@@ -11,6 +11,8 @@ pub mod dotenv;
 mod interpolate;
 mod keys;
 mod name;
+mod near;
+mod path;
 mod section;
 mod service;
 mod stack;
@@ -23,6 +25,7 @@ use shoal_proto::v1::StackSpec;
 
 pub use diagnostic::{Diagnostic, Errors};
 pub use name::normalize_project_name;
+pub use stack::PayloadFile;
 
 use diagnostic::Log;
 
@@ -52,8 +55,10 @@ pub struct LoadOptions<'a> {
 /// A file that was understood.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// What it asks for.
+    /// What it asks for; without the data that are in files.
     pub spec: StackSpec,
+    /// Where those data are, for the caller to read.
+    pub files: Vec<PayloadFile>,
     /// What the user should know although it is no error.
     pub warnings: Vec<Diagnostic>,
 }
@@ -64,12 +69,12 @@ pub struct Loaded {
 /// Everything that is wrong with it, each with its place.
 pub fn load(file: &SourceFile, options: &LoadOptions<'_>) -> Result<Loaded, Errors> {
     let mut log = Log::new(file);
-    let spec = yaml::parse(&file.text, &mut log).and_then(|mut root| {
+    let read = yaml::parse(&file.text, &mut log).and_then(|mut root| {
         interpolate::interpolate(&mut root, options.environment, &mut log);
         stack::read(&root, options, &mut log)
     });
-    match (log.finish(), spec) {
-        (Ok(warnings), Some(spec)) => Ok(Loaded { spec, warnings }),
+    match (log.finish(), read) {
+        (Ok(warnings), Some((spec, files))) => Ok(Loaded { spec, files, warnings }),
         (Err(errors), _) => Err(errors),
         (Ok(_), None) => Err(Errors::empty_file(file)),
     }

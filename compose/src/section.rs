@@ -4,6 +4,8 @@ use std::num::{IntErrorKind, ParseIntError};
 use std::str::FromStr;
 
 use crate::diagnostic::{Log, Place};
+use crate::keys;
+use crate::near::nearest;
 use crate::yaml::{Key, Node, Value};
 
 /// A mapping that is being read.
@@ -34,6 +36,11 @@ impl<'a> Section<'a> {
         self.place
     }
 
+    /// `services.web`; empty for the whole file.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// `services.web.image` for a key of this mapping.
     pub(crate) fn at(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
@@ -41,7 +48,13 @@ impl<'a> Section<'a> {
 
     /// Whether a key is there and has something, be it of the wrong type.
     pub(crate) fn has(&self, key: &str) -> bool {
-        self.entries.iter().any(|(own, node)| own.name == key && node.value != Value::Null)
+        self.place_of(key).is_some()
+    }
+
+    /// Of the value of a key that has something.
+    pub(crate) fn place_of(&self, key: &str) -> Option<Place> {
+        let (_, node) = self.entries.iter().find(|(own, _)| own.name == key)?;
+        (node.value != Value::Null).then_some(node.place)
     }
 
     /// The value of a key; none when it is not there or has nothing.
@@ -49,6 +62,30 @@ impl<'a> Section<'a> {
         let index = self.entries.iter().position(|(own, _)| own.name == key)?;
         let (_, node) = self.entries.remove(index);
         (node.value != Value::Null).then_some(node)
+    }
+
+    /// A mapping below this one.
+    pub(crate) fn part(&mut self, key: &str, log: &mut Log<'_>) -> Option<Self> {
+        let path = self.at(key);
+        self.take(key).and_then(|node| Self::of(&path, node, log))
+    }
+
+    /// The items of a list of any values; none, with an error, when it is no list.
+    pub(crate) fn items(&mut self, key: &str, log: &mut Log<'_>) -> &'a [Node] {
+        let path = self.at(key);
+        let Some(node) = self.take(key) else { return &[] };
+        let Value::List(items) = &node.value else {
+            log.error(node.place, format!("{path}: want a list, found {}", node.value.describe()));
+            return &[];
+        };
+        items
+    }
+
+    /// `labels:`, where a name alone has an empty value.
+    pub(crate) fn labels<M: FromIterator<(String, String)>>(&mut self, log: &mut Log<'_>) -> M {
+        let path = self.at("labels");
+        let labels = self.take("labels").map(|node| pairs(&path, node, log)).unwrap_or_default();
+        labels.into_iter().map(|(_, name, value)| (name, value.unwrap_or_default())).collect()
     }
 
     pub(crate) fn text(&mut self, key: &str, log: &mut Log<'_>) -> Option<String> {
@@ -102,10 +139,15 @@ impl<'a> Section<'a> {
                 continue;
             }
             let place = if path.is_empty() { String::new() } else { format!("{path}: ") };
-            let near = known.iter().filter(|known| distance(known, name) <= 2);
-            let message = match near.min_by_key(|known| distance(known, name)) {
-                Some(near) => format!("{place}unknown key {name:?}; did you mean {near:?}?"),
-                None => format!("{place}unknown key {name:?}"),
+            let home = keys::EXTENSIONS.iter().find(|(extension, _)| *extension == name);
+            let message = match (home, nearest(name, known.iter().copied())) {
+                (Some((_, home)), _) => {
+                    format!("{place}{name:?} has no meaning here, but in {home}")
+                }
+                (None, Some(near)) => {
+                    format!("{place}unknown key {name:?}; did you mean {near:?}?")
+                }
+                (None, None) => format!("{place}unknown key {name:?}"),
             };
             log.error(key.place, message);
         }
@@ -197,20 +239,4 @@ pub(crate) fn pairs(
             Vec::new()
         }
     }
-}
-
-/// Letters to insert, delete or replace to get from one to the other (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replace = corner + usize::from(from != *to);
-            corner = row[j + 1];
-            row[j + 1] = replace.min(row[j] + 1).min(corner + 1);
-        }
-    }
-    row[b.len()]
 }

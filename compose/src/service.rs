@@ -5,14 +5,16 @@ mod depends;
 mod deploy;
 mod generic;
 mod health;
+mod mode;
 mod network;
+mod payload;
+mod placement;
 mod port;
+mod schedule;
+mod update;
 mod volume;
 
-use shoal_proto::v1::{
-    ReplicatedMode, Resources, RestartCondition, RestartPolicy, ServiceMode, ServiceSpec, TaskSpec,
-    service_mode,
-};
+use shoal_proto::v1::{Resources, RestartCondition, RestartPolicy, ServiceSpec, TaskSpec};
 
 use crate::diagnostic::Log;
 use crate::keys;
@@ -28,11 +30,8 @@ pub(crate) fn read(
     log: &mut Log<'_>,
 ) -> Option<ServiceSpec> {
     let mut section = Section::of(&format!("services.{name}"), node, log)?;
-    let mut spec = ServiceSpec {
-        name: format!("{}_{name}", project.name),
-        mode: Some(replicated(1)),
-        ..ServiceSpec::default()
-    };
+    let mut spec =
+        ServiceSpec { name: format!("{}_{name}", project.name), ..ServiceSpec::default() };
     let mut task = TaskSpec {
         restart: Some(RestartPolicy::default()),
         limits: Some(Resources::default()),
@@ -45,19 +44,20 @@ pub(crate) fn read(
     spec.depends_on = depends::read(project, &mut section, log);
     limits(&mut section, &mut task, log);
     restart(&mut section, &mut task, log);
-    if let Some(replicas) = section.parsed("scale", log, whole::<u64>) {
-        spec.mode = Some(replicated(replicas));
-    }
+    let mut deploy = section.part("deploy", log);
+    spec.mode = Some(mode::read(&mut section, deploy.as_mut(), log));
+    spec.schedule = schedule::read(&mut section, log);
     // The specification has no word for it: extensions are `x-` keys.
     task.fenced = section.flag("x-shoal-fencing", log).unwrap_or(false);
-    deploy::read(&mut section, &mut spec, &mut task, log);
+    if let Some(deploy) = deploy {
+        deploy::read(project, deploy, &mut spec, &mut task, log);
+    }
+    if let Some(platform) = section.parsed("platform", log, placement::platform) {
+        task.placement.get_or_insert_default().platforms.push(platform);
+    }
     spec.task = Some(task);
     section.finish(keys::SERVICE, log);
     Some(spec)
-}
-
-fn replicated(replicas: u64) -> ServiceMode {
-    ServiceMode { mode: Some(service_mode::Mode::Replicated(ReplicatedMode { replicas })) }
 }
 
 /// Compose's older limits outside `deploy`.

@@ -1,12 +1,18 @@
-//! The top level: names, networks, volumes, services, and that they fit together.
+//! The top level: names, networks, volumes, secrets, configs, services, and that they fit
+//! together.
+
+mod payload;
+mod volume;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shoal_proto::v1::{NetworkSpec, StackNetwork, StackService, StackSpec, StackVolume};
+use shoal_proto::v1::{NetworkSpec, PayloadKind, StackNetwork, StackService, StackSpec};
+
+pub use payload::PayloadFile;
 
 use crate::diagnostic::Log;
 use crate::name::{is_key, is_project_name, normalize_project_name};
-use crate::section::{self, Section, pairs};
+use crate::section::{self, Section};
 use crate::yaml::{Node, Value};
 use crate::{LoadOptions, cycle, keys, service};
 
@@ -15,19 +21,46 @@ pub(crate) struct Project<'a> {
     pub(crate) name: String,
     pub(crate) options: &'a LoadOptions<'a>,
     pub(crate) networks: BTreeSet<String>,
-    /// Volume names on the node by their keys.
-    pub(crate) volumes: BTreeMap<String, String>,
+    /// By their keys.
+    pub(crate) volumes: BTreeMap<String, Volume>,
+    /// Full names by keys.
+    secrets: BTreeMap<String, String>,
+    configs: BTreeMap<String, String>,
     pub(crate) services: BTreeSet<String>,
 }
 
-pub(crate) fn read(root: &Node, options: &LoadOptions<'_>, log: &mut Log<'_>) -> Option<StackSpec> {
+/// What a service must know of a volume.
+pub(crate) struct Volume {
+    /// On the node.
+    pub(crate) name: String,
+    pub(crate) movable: bool,
+}
+
+impl Project<'_> {
+    /// Full names of secrets or configs by their keys.
+    pub(crate) fn payloads(&self, kind: PayloadKind) -> &BTreeMap<String, String> {
+        match kind {
+            PayloadKind::Secret => &self.secrets,
+            PayloadKind::Config => &self.configs,
+        }
+    }
+}
+
+/// The spec, and the files that have data of it.
+pub(crate) fn read(
+    root: &Node,
+    options: &LoadOptions<'_>,
+    log: &mut Log<'_>,
+) -> Option<(StackSpec, Vec<PayloadFile>)> {
     let mut top = Section::of("", root, log)?;
     if let Some(version) = top.take("version") {
         log.warn(version.place, "version: is obsolete and has no effect; it can be taken out");
     }
     let name = project_name(&mut top, options, log)?;
     let mut networks = networks(&name, top.take("networks"), log);
-    let volumes = volumes(&name, top.take("volumes"), log);
+    let volumes = volume::read(&name, top.take("volumes"), log);
+    let secrets = payload::read(&name, options, PayloadKind::Secret, top.take("secrets"), log);
+    let configs = payload::read(&name, options, PayloadKind::Config, top.take("configs"), log);
     let place = top.place();
     let Some(services) = top.take("services") else {
         log.error(place, "services: is missing; a compose file has at least one service");
@@ -41,7 +74,14 @@ pub(crate) fn read(root: &Node, options: &LoadOptions<'_>, log: &mut Log<'_>) ->
     let project = Project {
         options,
         networks: networks.iter().map(|network| network.key.clone()).collect(),
-        volumes: volumes.iter().map(|volume| (volume.key.clone(), volume.name.clone())).collect(),
+        volumes: volumes
+            .iter()
+            .map(|(volume, movable)| {
+                (volume.key.clone(), Volume { name: volume.name.clone(), movable: *movable })
+            })
+            .collect(),
+        secrets: payload::names(&secrets),
+        configs: payload::names(&configs),
         services: entries
             .iter()
             .map(|(key, _)| key.name.clone())
@@ -73,7 +113,10 @@ pub(crate) fn read(root: &Node, options: &LoadOptions<'_>, log: &mut Log<'_>) ->
         .flat_map(|task| task.networks.iter().map(|attached| attached.network_id.clone()))
         .collect();
     networks.retain(|network| network.external || used.contains(&network.key));
-    Some(StackSpec { name: project.name, services: read, networks, volumes })
+    let (payloads, files) = payload::kept(secrets.into_iter().chain(configs), &read);
+    let volumes = volumes.into_iter().map(|(volume, _)| volume).collect();
+    let spec = StackSpec { name: project.name, services: read, networks, volumes, payloads };
+    Some((spec, files))
 }
 
 /// The argument, `COMPOSE_PROJECT_NAME`, `name:`, the folder (compose specification, "Version and
@@ -159,7 +202,7 @@ fn networks(project: &str, node: Option<&Node>, log: &mut Log<'_>) -> Vec<StackN
         }
         let driver_path = section.at("driver");
         if let Some(driver) = section.take("driver") {
-            let name = crate::section::text(&driver_path, driver, log).unwrap_or_default();
+            let name = section::text(&driver_path, driver, log).unwrap_or_default();
             if !matches!(name.as_str(), "bridge" | "overlay" | "default" | "") {
                 let rule =
                     "there is one kind of network; leave the driver out, or use overlay or bridge";
@@ -171,12 +214,7 @@ fn networks(project: &str, node: Option<&Node>, log: &mut Log<'_>) -> Vec<StackN
         }
         spec.internal = section.flag("internal", log).unwrap_or(false);
         spec.attachable = section.flag("attachable", log).unwrap_or(false);
-        let labels_path = section.at("labels");
-        if let Some(labels) = section.take("labels") {
-            let labels = pairs(&labels_path, labels, log).into_iter();
-            spec.labels =
-                labels.map(|(_, name, value)| (name, value.unwrap_or_default())).collect();
-        }
+        spec.labels = section.labels(log);
         ipam(&mut section, &mut spec, log);
         section.finish(keys::NETWORK, log);
         network.spec = Some(spec);
@@ -211,45 +249,6 @@ fn ipam(section: &mut Section<'_>, spec: &mut NetworkSpec, log: &mut Log<'_>) {
     spec.subnet = range.text("subnet", log).unwrap_or_default();
     spec.gateway = range.text("gateway", log).unwrap_or_default();
     range.finish(&["subnet", "gateway", "ip_range", "aux_addresses"], log);
-}
-
-fn volumes(project: &str, node: Option<&Node>, log: &mut Log<'_>) -> Vec<StackVolume> {
-    let Some(section) = node.and_then(|node| Section::of("volumes", node, log)) else {
-        return Vec::new();
-    };
-    let entries = section.entries().into_iter();
-    let read = entries.filter_map(|(key, node)| {
-        if key.name.starts_with("x-") {
-            return None;
-        }
-        let mut section = Section::of(&format!("volumes.{}", key.name), node, log)?;
-        let external = external(&mut section, log);
-        let own_name = section.text("name", log);
-        let driver_path = section.at("driver");
-        if let Some(driver) = section.take("driver") {
-            let name = crate::section::text(&driver_path, driver, log).unwrap_or_default();
-            if name != "local" {
-                log.error(
-                    driver.place,
-                    format!("{driver_path}: {name:?} is not supported yet; only local is"),
-                );
-            }
-        }
-        // Labels of volumes are for people; they are checked and not kept.
-        let labels_path = section.at("labels");
-        if let Some(labels) = section.take("labels") {
-            pairs(&labels_path, labels, log);
-        }
-        section.finish(keys::VOLUME, log);
-        let (is_external, old_name) = external.unwrap_or_default();
-        let own = own_name.or(old_name);
-        let name = own.unwrap_or_else(|| match is_external {
-            true => key.name.clone(),
-            false => format!("{project}_{}", key.name),
-        });
-        Some(StackVolume { key: key.name.clone(), name, external: is_external })
-    });
-    read.collect()
 }
 
 fn check_ports(services: &[StackService], node: &Node, log: &mut Log<'_>) {

@@ -90,7 +90,8 @@ fn outcome(path: &Path) -> Result<Outcome, String> {
     })
 }
 
-/// Warnings, then the spec as JSON with sorted keys: labels have no order of their own.
+/// Warnings, then the spec as JSON with sorted keys (labels have no order of their own), then the
+/// files that are to be read.
 fn print(loaded: &Loaded) -> String {
     let mut text = String::new();
     for warning in &loaded.warnings {
@@ -99,7 +100,13 @@ fn print(loaded: &Loaded) -> String {
     let mut spec = serde_json::to_value(&loaded.spec).expect("a spec can be JSON");
     spec.sort_all_objects();
     let spec = serde_json::to_string_pretty(&spec).expect("a value can be printed");
-    text + &spec + "\n"
+    text += &(spec + "\n");
+    for file in &loaded.files {
+        let (payload, path, limit) = (file.payload, &file.path, file.limit);
+        let rule = format!("payload {payload} is {path}, {limit} bytes at the most");
+        let _ = writeln!(text, "file: {}", file.diagnostic(rule));
+    }
+    text
 }
 
 /// The lines that differ, without those that both begin and end with.
@@ -120,11 +127,36 @@ fn difference(wanted: &str, found: &str) -> String {
     text
 }
 
-/// The file that the README tells people to start with.
+/// Those that the README and the documentation tell people to start with.
 #[test]
-fn the_example_is_read_without_a_warning() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/hello/compose.yml");
-    let outcome = outcome(&path).unwrap();
-    assert_eq!(outcome.ending, "txt", "{}", outcome.text);
-    assert!(!outcome.text.contains("warning:"), "{}", outcome.text);
+fn the_examples_are_read_without_a_warning() {
+    for example in ["hello/compose.yml", "rolling.yml"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(example);
+        let outcome = outcome(&path).unwrap();
+        assert_eq!(outcome.ending, "txt", "{}", outcome.text);
+        assert!(!outcome.text.contains("warning:"), "{}", outcome.text);
+    }
+}
+
+/// A page's compose files are the fences that begin with `# example:`.
+#[test]
+fn the_examples_of_the_page_on_services_are_read_without_a_warning() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/services.md");
+    let page = fs::read_to_string(&page).unwrap();
+    let fences = page.split("```yaml\n").skip(1);
+    let examples: Vec<&str> = fences.filter_map(|fence| fence.split("```").next()).collect();
+    assert!(examples.len() > 10, "{} examples", examples.len());
+    let environment = BTreeMap::new();
+    let options = LoadOptions {
+        project_name: None,
+        default_name: "Shop",
+        working_dir: "/srv/shop",
+        environment: &environment,
+    };
+    for example in examples {
+        assert!(example.starts_with("# example: "), "{example}");
+        let source = SourceFile { path: "services.md".to_owned(), text: example.to_owned() };
+        let loaded = load(&source, &options).unwrap_or_else(|errors| panic!("{errors}"));
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    }
 }

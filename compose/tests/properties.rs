@@ -109,8 +109,14 @@ const FILES: &[&str] = &[
     include_str!("golden/generic_resources.yml"),
     include_str!("golden/healthcheck.yml"),
     include_str!("golden/interpolation.yml"),
+    include_str!("golden/modes.yml"),
+    include_str!("golden/movable_volumes.yml"),
     include_str!("golden/networks.yml"),
+    include_str!("golden/payloads.yml"),
+    include_str!("golden/placement.yml"),
     include_str!("golden/ports.yml"),
+    include_str!("golden/schedules.yml"),
+    include_str!("golden/updates.yml"),
     include_str!("golden/volumes.yml"),
 ];
 
@@ -181,6 +187,7 @@ fn quoted(text: &str) -> String {
 const KEYS: &[&str] = &[
     "cap_add",
     "command",
+    "configs",
     "cpus",
     "depends_on",
     "deploy",
@@ -192,15 +199,18 @@ const KEYS: &[&str] = &[
     "labels",
     "mem_limit",
     "networks",
+    "platform",
     "ports",
     "restart",
     "scale",
+    "secrets",
     "shm_size",
     "stop_grace_period",
     "sysctls",
     "tmpfs",
     "ulimits",
     "volumes",
+    "x-shoal-schedule",
 ];
 
 /// The container of the only service.

@@ -1,12 +1,16 @@
 //! The commands, and what each is given.
 
 mod cluster;
+mod config;
 mod container;
+mod filter;
 mod image;
 mod info;
 mod logs;
 mod network;
 mod node;
+mod payload;
+mod secret;
 mod service;
 mod stack;
 mod tasks;
@@ -60,6 +64,12 @@ enum Command {
     /// Services
     #[command(subcommand)]
     Service(service::Command),
+    /// Secrets: data that services' tasks are given as files, and that is shown to nobody else
+    #[command(subcommand)]
+    Secret(secret::Command),
+    /// Configs: data that services' tasks are given as files or variables
+    #[command(subcommand)]
+    Config(config::Command),
     /// Networks
     #[command(subcommand)]
     Network(network::Command),
@@ -126,10 +136,35 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Node(command) => node::run(&mut client, command).await,
         Command::Stack(command) => stack::run(&mut client, command, load).await,
         Command::Service(command) => service::run(&mut client, command).await,
+        Command::Secret(command) => secret::run(&mut client, command).await,
+        Command::Config(command) => config::run(&mut client, command).await,
         Command::Network(command) => network::run(&mut client, command).await,
         Command::Image(command) => image::run(&mut client, command).await,
         Command::Container(command) | Command::Alone(command) => {
             container::run(&mut client, command).await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn no_two_options_of_a_command_have_one_name() {
+        Cli::command().debug_assert();
+    }
+
+    /// `--host` is the agent's socket, but for a service's lines of /etc/hosts.
+    #[test]
+    fn a_service_has_hosts_of_its_own() {
+        let line = "ctl --host unix:///a service create --host db:10.0.0.1 web";
+        assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap().host, "unix:///a");
+        let line = "ctl service create --socket unix:///b web";
+        assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap().host, "unix:///b");
+        let line = "ctl service ls --host unix:///c";
+        assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap().host, "unix:///c");
     }
 }

@@ -12,7 +12,7 @@ use tokio_stream::StreamExt;
 
 use crate::client::Client;
 use crate::output;
-use crate::progress::{Progress, Verdict};
+use crate::progress::{Line, Progress, Verdict};
 
 /// Ctrl-C, in a shell's numbers.
 const INTERRUPTED: u8 = 130;
@@ -20,7 +20,7 @@ const INTERRUPTED: u8 = 130;
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Goal {
-    /// All tasks run.
+    /// All tasks run; those of jobs are over.
     Up,
     /// Nothing is left.
     Gone,
@@ -39,9 +39,31 @@ pub(crate) struct Patience {
 pub(crate) async fn follow(
     client: &mut Client,
     request: WatchRequest,
+    progress: Progress,
+    goal: Goal,
+    patience: Patience,
+) -> anyhow::Result<ExitCode> {
+    wait(client, request, progress, goal, patience, Display::new()).await
+}
+
+/// The same without a word on the way.
+pub(crate) async fn follow_quietly(
+    client: &mut Client,
+    request: WatchRequest,
+    progress: Progress,
+    goal: Goal,
+    patience: Patience,
+) -> anyhow::Result<ExitCode> {
+    wait(client, request, progress, goal, patience, Display::None).await
+}
+
+async fn wait(
+    client: &mut Client,
+    request: WatchRequest,
     mut progress: Progress,
     goal: Goal,
     Patience { timeout, monitor }: Patience,
+    mut display: Display,
 ) -> anyhow::Result<ExitCode> {
     let mut events = match client.control.watch(request).await {
         Ok(events) => events.into_inner(),
@@ -51,7 +73,6 @@ pub(crate) async fn follow(
         }
         Err(status) => return Err(status.into()),
     };
-    let mut display = Display::new();
     let deadline = tokio::time::sleep(timeout.unwrap_or(Duration::from_secs(u32::MAX.into())));
     tokio::pin!(deadline);
     let interrupt = tokio::signal::ctrl_c();
@@ -96,7 +117,7 @@ pub(crate) async fn follow(
             }
             Verdict::Failed(reasons) => {
                 display.end();
-                bail!("some tasks can't run:\n  {}", reasons.join("\n  "));
+                bail!("not all is as asked for\n  {}", reasons.join("\n  "));
             }
         }
     }
@@ -105,6 +126,7 @@ pub(crate) async fn follow(
 enum Display {
     Live { all: MultiProgress, bars: BTreeMap<String, ProgressBar> },
     Lines { last: BTreeMap<String, String> },
+    None,
 }
 
 impl Display {
@@ -116,7 +138,7 @@ impl Display {
     }
 
     fn show(&mut self, progress: &Progress) {
-        for (name, up, wanted, doing) in progress.lines() {
+        for Line { name, up, wanted, state, doing } in progress.lines() {
             match self {
                 Self::Live { all, bars } => {
                     let bar = bars.entry(name.clone()).or_insert_with(|| {
@@ -132,13 +154,14 @@ impl Display {
                     bar.set_message(doing);
                 }
                 Self::Lines { last } => {
-                    let line = format!("{name}: {up}/{wanted} running");
+                    let line = format!("{name}: {up}/{wanted} {state}");
                     // One that stays as it is is told of once.
                     let news = last.insert(name, line.clone()).as_ref() != Some(&line);
                     if news && up == wanted {
                         output::note(line);
                     }
                 }
+                Self::None => {}
             }
         }
     }

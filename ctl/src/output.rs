@@ -31,6 +31,18 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(serde_json::to_string_pretty(value)?)
 }
 
+/// Begins the next picture of the same thing: on a terminal in the place of the one before,
+/// elsewhere below it.
+pub(crate) fn page(is_first: bool) -> anyhow::Result<()> {
+    let mut out = io::stdout();
+    match (out.is_terminal(), is_first) {
+        // ECMA-48: erase the page, and go to its beginning.
+        (true, _) => Ok(write!(out, "\x1b[2J\x1b[H")?),
+        (false, true) => Ok(()),
+        (false, false) => line(""),
+    }
+}
+
 /// Columns as wide as their widest cell, three spaces apart, as Docker prints them.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> anyhow::Result<()> {
     line(render(head, rows).trim_end())
@@ -60,6 +72,14 @@ pub(crate) fn short(id: &str, whole: bool) -> String {
     if whole { id.to_owned() } else { id.chars().take(12).collect() }
 }
 
+/// So many characters of a text at the most.
+pub(crate) fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width - 1).chain(['…']).collect()
+}
+
 pub(crate) fn on_terminal() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
@@ -86,5 +106,10 @@ mod tests {
         let rows =
             [vec!["a".to_owned(), "long cell".to_owned()], vec!["bcd".to_owned(), String::new()]];
         assert_eq!(render(&["ID", "NAME"], &rows), "ID    NAME\na     long cell\nbcd\n");
+    }
+
+    #[test]
+    fn a_text_that_is_cut_shows_it() {
+        assert_eq!((cut("abc", 3), cut("abcd", 3)), ("abc".to_owned(), "ab…".to_owned()));
     }
 }

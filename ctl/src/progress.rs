@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use shoal_proto::v1::service_mode::Mode;
 use shoal_proto::v1::watch_event::Event;
-use shoal_proto::v1::{RestartCondition, Service, Task, TaskState, service_mode};
+use shoal_proto::v1::{JobStatus, RestartCondition, Service, Task, TaskState, UpdateState};
 
 /// Failures in a row in a slot before a service counts as broken.
 const MAX_FAILURES: u32 = 3;
@@ -19,6 +20,8 @@ pub(crate) struct Progress {
     synced: bool,
     /// Over before the watch began: no news of what is being waited for.
     stale: BTreeSet<String>,
+    /// Services that were seen in the middle of an update or of a job's run: how that ends is news.
+    under_way: BTreeSet<String>,
     stack_gone: bool,
 }
 
@@ -27,10 +30,23 @@ pub(crate) struct Progress {
 pub(crate) enum Verdict {
     /// Not there yet.
     Waiting,
-    /// All services run as wanted.
+    /// All services are as wanted.
     Done,
-    /// Some won't come up; what their tasks say.
+    /// Some won't be; why.
     Failed(Vec<String>),
+}
+
+/// How far a service is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) name: String,
+    /// Tasks that are as wanted, and tasks wanted.
+    pub(crate) up: u64,
+    pub(crate) wanted: u64,
+    /// As what they are wanted.
+    pub(crate) state: TaskState,
+    /// What the slowest one does.
+    pub(crate) doing: String,
 }
 
 impl Progress {
@@ -43,10 +59,20 @@ impl Progress {
         Self { only: Some(services), ..Self::default() }
     }
 
+    /// Services as a change left them: what it began is news, though it be over before the watch
+    /// begins.
+    pub(crate) fn begun(mut self, services: Vec<Service>) -> Self {
+        services.into_iter().for_each(|service| self.take(Event::Service(service)));
+        self
+    }
+
     pub(crate) fn take(&mut self, event: Event) {
         match event {
             Event::Service(service) => {
                 if self.only.as_ref().is_none_or(|only| only.contains(&service.id)) {
+                    if update_state(&service) == UpdateState::Updating || runs(&service) {
+                        self.under_way.insert(service.id.clone());
+                    }
                     self.services.insert(service.id.clone(), service);
                 }
             }
@@ -74,51 +100,112 @@ impl Progress {
         self.tasks.values().filter(move |task| task.service_id == service.id)
     }
 
-    /// Name, tasks running, tasks wanted, and what the slowest one does.
-    pub(crate) fn lines(&self) -> Vec<(String, u64, u64, String)> {
-        let lines = self.services.values().filter(|service| !service.removing).map(|service| {
-            let name = service.spec.clone().unwrap_or_default().name;
+    /// Those of the newest spec, or of a job's last run.
+    fn newest(&self, service: &Service) -> impl Iterator<Item = &Task> {
+        let is_job = is_job(service);
+        let (version, iteration) = (service.spec_version, job(service).iteration);
+        self.tasks_of(service).filter(move |task| match is_job {
+            true => task.job_iteration == iteration,
+            false => task.spec_version == version,
+        })
+    }
+
+    /// None of services that nothing is waited for of.
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        let shown = self.services.values().filter(|service| {
+            let is_empty = is_global(service) && self.wanted(service) == 0;
+            !service.removing && !is_scheduled(service) && !is_empty
+        });
+        let lines = shown.map(|service| {
             let busy = self
                 .tasks_of(service)
                 .filter(|task| wanted(task) && state(task) < TaskState::Running)
                 .min_by_key(|task| state(task));
-            (name, self.up(service), replicas(service), busy.map(describe).unwrap_or_default())
+            let doing = match busy {
+                Some(task) => describe(task),
+                None if is_going(service) => update_state(service).to_string(),
+                None => String::new(),
+            };
+            Line {
+                name: name(service),
+                up: self.up(service),
+                wanted: self.wanted(service),
+                state: if is_job(service) { TaskState::Complete } else { TaskState::Running },
+                doing,
+            }
         });
         lines.collect()
     }
 
+    /// How many tasks there shall be.
+    fn wanted(&self, service: &Service) -> u64 {
+        match mode(service) {
+            Some(Mode::Replicated(mode)) => mode.replicas,
+            Some(Mode::ReplicatedJob(mode)) => mode.total_completions,
+            // Only the managers know on how many nodes it can be.
+            Some(Mode::Global(_)) => {
+                let is_settled = is_settled(service);
+                let counts = self.tasks_of(service).filter(|task| {
+                    let is_newest = task.spec_version == service.spec_version;
+                    wanted(task) && (is_newest || !(is_settled || state(task).is_terminal()))
+                });
+                slots(counts)
+            }
+            Some(Mode::GlobalJob(_)) => slots(self.newest(service).filter(|task| wanted(task))),
+            None => 1,
+        }
+    }
+
     /// Tasks of the newest spec that run, or are over and were meant to be.
     fn up(&self, service: &Service) -> u64 {
-        let current =
-            self.tasks_of(service).filter(|task| task.spec_version == service.spec_version);
         let once = service.spec.as_ref().and_then(|spec| spec.task.as_ref()).is_some_and(|task| {
             task.restart.is_some_and(|restart| restart.condition() != RestartCondition::Any)
         });
-        let up = current.filter(|task| match state(task) {
-            TaskState::Running => wanted(task),
-            TaskState::Complete => once,
+        let is_job = is_job(service);
+        slots(self.newest(service).filter(|task| match state(task) {
+            TaskState::Running => wanted(task) && !is_job,
+            TaskState::Complete => once || is_job,
             _ => false,
-        });
-        up.map(|task| task.slot).collect::<BTreeSet<_>>().len() as u64
+        }))
     }
 
     fn is_up(&self, service: &Service) -> bool {
+        if service.removing || is_scheduled(service) {
+            return true;
+        }
+        if is_going(service) {
+            return false;
+        }
+        let (up, wanted) = (self.up(service), self.wanted(service));
+        if is_job(service) {
+            let job = job(service);
+            let is_over = job.ended_at.is_some() && !self.has_failed(service);
+            return job.iteration > 0 && (is_over || (up == wanted && wanted > 0));
+        }
+        let is_settled = is_settled(service);
         let leftover = self.tasks_of(service).any(|task| {
-            let old = task.spec_version != service.spec_version
+            let old = (task.spec_version != service.spec_version && !is_settled)
                 || task.desired_state() > TaskState::Running;
             old && !state(task).is_terminal()
         });
-        service.removing || (self.up(service) == replicas(service) && !leftover)
+        let is_begun = wanted > 0 || !is_global(service);
+        up == wanted && is_begun && !leftover
+    }
+
+    /// A job's run that was under way has ended, and not well.
+    fn has_failed(&self, service: &Service) -> bool {
+        let job = job(service);
+        job.ended_at.is_some() && !job.message.is_empty() && self.under_way.contains(&service.id)
     }
 
     pub(crate) fn verdict(&self) -> Verdict {
         if !self.synced {
             return Verdict::Waiting;
         }
-        let broken: Vec<String> =
-            self.services.values().filter(|s| !s.removing).flat_map(|s| self.broken(s)).collect();
-        if !broken.is_empty() {
-            return Verdict::Failed(broken);
+        let services = self.services.values().filter(|service| !service.removing);
+        let failures: Vec<String> = services.flat_map(|service| self.failures(service)).collect();
+        if !failures.is_empty() {
+            return Verdict::Failed(failures);
         }
         let awaited = self
             .only
@@ -128,29 +215,71 @@ impl Progress {
         if awaited && up { Verdict::Done } else { Verdict::Waiting }
     }
 
-    /// Why the service won't come up: a task was rejected, which another try won't change, or a
-    /// slot keeps failing.
+    /// Why the service won't be as asked for.
+    fn failures(&self, service: &Service) -> Vec<String> {
+        let name = name(service);
+        let told = |what: &str| {
+            let message = service.update.clone().unwrap_or_default().message;
+            match message.as_str() {
+                "" => format!("service {name} {what}"),
+                message => format!("service {name} {what}: {message}"),
+            }
+        };
+        match update_state(service) {
+            // What a task's failure means is for the managers to say.
+            UpdateState::Updating | UpdateState::RollingBack => Vec::new(),
+            UpdateState::Paused => vec![
+                told("is not updated any further"),
+                format!(
+                    "\"ctl service update {name}\" goes on with it, \"ctl service rollback {name}\" \
+                     goes back"
+                ),
+            ],
+            UpdateState::RollbackPaused => vec![
+                told("is not rolled back any further"),
+                format!("\"ctl service update {name}\" goes on with it"),
+            ],
+            UpdateState::RolledBack if self.under_way.contains(&service.id) => {
+                vec![told("was rolled back")]
+            }
+            UpdateState::None | UpdateState::Completed | UpdateState::RolledBack => {
+                match self.has_failed(service) {
+                    true => vec![format!("job {name}: {}", job(service).message)],
+                    false => self.broken(service),
+                }
+            }
+        }
+    }
+
+    /// A task was rejected, which another try won't change, or a slot keeps failing.
     fn broken(&self, service: &Service) -> Vec<String> {
         if self.is_up(service) {
             return Vec::new();
         }
-        let current =
-            || self.tasks_of(service).filter(|task| task.spec_version == service.spec_version);
-        let running =
-            |slot| current().any(|task| task.slot == slot && state(task) == TaskState::Running);
-        let failed = current().filter(|task| {
+        let is_job = is_job(service);
+        let fine = |slot| {
+            self.newest(service).any(|task| {
+                task.slot == slot
+                    && match state(task) {
+                        TaskState::Running => true,
+                        TaskState::Complete => is_job,
+                        _ => false,
+                    }
+            })
+        };
+        let failed = self.newest(service).filter(|task| {
             let hopeless = match state(task) {
                 TaskState::Rejected => true,
                 TaskState::Failed => task.failures + 1 >= MAX_FAILURES || !restarts(task),
                 _ => false,
             };
-            hopeless && !self.stale.contains(&task.id) && !running(task.slot)
+            hopeless && !self.stale.contains(&task.id) && !fine(task.slot)
         });
         let mut errors: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for task in failed {
             errors.entry(error(task)).or_default().push(task.slot);
         }
-        let name = service.spec.clone().unwrap_or_default().name;
+        let name = name(service);
         errors.into_iter().map(|(error, slots)| explain(&name, slots, &error)).collect()
     }
 
@@ -158,7 +287,7 @@ impl Progress {
     pub(crate) fn reasons(&self) -> Vec<String> {
         let late = self.services.values().filter(|service| !self.is_up(service));
         late.flat_map(|service| {
-            let name = service.spec.clone().unwrap_or_default().name;
+            let name = name(service);
             let mut reasons: BTreeMap<String, Vec<u64>> = BTreeMap::new();
             for task in self.tasks_of(service).filter(|task| {
                 !matches!(
@@ -173,7 +302,16 @@ impl Progress {
                 reasons.entry(reason).or_default().push(task.slot);
             }
             let lines = reasons.into_iter().map(|(reason, slots)| explain(&name, slots, &reason));
-            lines.collect::<Vec<_>>()
+            let mut lines: Vec<String> = lines.collect();
+            if lines.is_empty() && is_going(service) {
+                lines.push(format!(
+                    "{name} ({}/{}): {}",
+                    self.up(service),
+                    self.wanted(service),
+                    update_state(service)
+                ));
+            }
+            lines
         })
         .collect()
     }
@@ -216,82 +354,54 @@ fn describe(task: &Task) -> String {
     status.message
 }
 
-fn replicas(service: &Service) -> u64 {
-    let mode = service.spec.as_ref().and_then(|spec| spec.mode.as_ref());
-    match mode.and_then(|mode| mode.mode.as_ref()) {
-        Some(service_mode::Mode::Replicated(replicated)) => replicated.replicas,
-        None => 1,
-    }
+fn name(service: &Service) -> String {
+    service.spec.clone().unwrap_or_default().name
+}
+
+fn mode(service: &Service) -> Option<&Mode> {
+    service.spec.as_ref()?.mode.as_ref()?.mode.as_ref()
+}
+
+fn is_global(service: &Service) -> bool {
+    matches!(mode(service), Some(Mode::Global(_)))
+}
+
+fn is_job(service: &Service) -> bool {
+    matches!(mode(service), Some(Mode::ReplicatedJob(_) | Mode::GlobalJob(_)))
+}
+
+/// It runs when it is due, whatever that is now.
+fn is_scheduled(service: &Service) -> bool {
+    service.spec.as_ref().is_some_and(|spec| spec.schedule.is_some())
+}
+
+fn job(service: &Service) -> JobStatus {
+    service.job.clone().unwrap_or_default()
+}
+
+/// A job that is not scheduled has a run that is not over.
+fn runs(service: &Service) -> bool {
+    let job = job(service);
+    is_job(service) && !is_scheduled(service) && job.iteration > 0 && job.ended_at.is_none()
+}
+
+fn update_state(service: &Service) -> UpdateState {
+    service.update.as_ref().map_or(UpdateState::None, |update| update.state())
+}
+
+/// Its tasks are being replaced.
+fn is_going(service: &Service) -> bool {
+    matches!(update_state(service), UpdateState::Updating | UpdateState::RollingBack)
+}
+
+/// The managers have found all tasks replaced: those of an older spec are out of their reach.
+fn is_settled(service: &Service) -> bool {
+    matches!(update_state(service), UpdateState::Completed | UpdateState::RolledBack)
+}
+
+fn slots<'a>(tasks: impl Iterator<Item = &'a Task>) -> u64 {
+    tasks.map(|task| task.slot).collect::<BTreeSet<_>>().len() as u64
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use shoal_proto::v1::{ServiceSpec, TaskStatus};
-
-    fn service(spec_version: u64) -> Event {
-        let spec = ServiceSpec { name: "app_web".to_owned(), ..ServiceSpec::default() };
-        Event::Service(Service {
-            id: "s".to_owned(),
-            spec: Some(spec),
-            spec_version,
-            ..Service::default()
-        })
-    }
-
-    fn task(id: &str, spec_version: u64, state: TaskState, error: &str, failures: u32) -> Event {
-        let mut status = TaskStatus { error: error.to_owned(), ..TaskStatus::default() };
-        status.set_state(state);
-        Event::Task(Task {
-            id: id.to_owned(),
-            service_id: "s".to_owned(),
-            slot: 1,
-            spec_version,
-            desired_state: TaskState::Running.into(),
-            status: Some(status),
-            failures,
-            ..Task::default()
-        })
-    }
-
-    fn verdict(events: Vec<Event>) -> Verdict {
-        let mut progress = Progress::of_all();
-        progress.take(Event::Synced(true));
-        events.into_iter().for_each(|event| progress.take(event));
-        progress.verdict()
-    }
-
-    #[test]
-    fn a_service_is_up_when_its_newest_task_runs_alone() {
-        use TaskState::{Running, Starting};
-        assert_eq!(verdict(vec![service(1)]), Verdict::Waiting);
-        assert_eq!(verdict(vec![service(1), task("a", 1, Starting, "", 0)]), Verdict::Waiting);
-        assert_eq!(verdict(vec![service(1), task("a", 1, Running, "", 0)]), Verdict::Done);
-        assert_eq!(verdict(vec![service(2), task("a", 1, Running, "", 0)]), Verdict::Waiting);
-        let both = vec![service(2), task("a", 1, Running, "", 0), task("b", 2, Running, "", 0)];
-        assert_eq!(verdict(both), Verdict::Waiting);
-    }
-
-    #[test]
-    fn failures_of_an_earlier_deploy_do_not_count() {
-        let mut progress = Progress::of_all();
-        progress.take(service(1));
-        progress.take(task("a", 1, TaskState::Rejected, "no such image", 0));
-        progress.take(Event::Synced(true));
-        assert_eq!(progress.verdict(), Verdict::Waiting);
-    }
-
-    #[test]
-    fn tasks_that_cannot_run_fail_the_deploy_with_their_own_words() {
-        use TaskState::{Failed, Rejected};
-        let no_image = "app_web.1: no such image".to_owned();
-        let rejected = vec![service(1), task("a", 1, Rejected, "no such image", 0)];
-        assert_eq!(verdict(rejected), Verdict::Failed(vec![no_image]));
-        let once = vec![service(1), task("a", 1, Failed, "exit code 1", 0)];
-        assert_eq!(verdict(once), Verdict::Waiting);
-        let thrice = vec![service(1), task("a", 1, Failed, "exit code 1", 2)];
-        assert_eq!(verdict(thrice), Verdict::Failed(vec!["app_web.1: exit code 1".to_owned()]));
-        let old = vec![service(2), task("a", 1, Rejected, "old news", 0)];
-        assert_eq!(verdict(old), Verdict::Waiting);
-    }
-}
+mod tests;

@@ -3,6 +3,8 @@
 mod cluster;
 mod logs;
 mod nodes;
+mod payloads;
+mod services;
 mod view;
 mod watch;
 
@@ -12,20 +14,25 @@ use std::sync::Arc;
 use shoal_core::context::Context;
 use shoal_core::deploy::{self, DeployError};
 use shoal_core::lookup::{self, LookupError};
+use shoal_core::orchestrator::counts;
 use shoal_core::store::{Changes, Store, Task};
 use shoal_proto::NodeId;
 use shoal_proto::v1::control_server::Control;
 use shoal_proto::v1::{
-    BackupPart, BackupRequest, DeployStackRequest, DeployStackResponse, GetClusterRequest,
+    BackupPart, BackupRequest, CreatePayloadRequest, CreatePayloadResponse, CreateServiceRequest,
+    CreateServiceResponse, DeployStackRequest, DeployStackResponse, GetClusterRequest,
     GetClusterResponse, GetInfoRequest, GetInfoResponse, GetJoinTokenRequest, GetJoinTokenResponse,
-    GetNodeRequest, GetNodeResponse, GetServiceRequest, GetServiceResponse, GetUnlockKeyRequest,
-    GetUnlockKeyResponse, ListNetworksRequest, ListNetworksResponse, ListNodesRequest,
-    ListNodesResponse, ListServicesRequest, ListServicesResponse, ListStacksRequest,
+    GetNodeRequest, GetNodeResponse, GetPayloadRequest, GetPayloadResponse, GetServiceRequest,
+    GetServiceResponse, GetUnlockKeyRequest, GetUnlockKeyResponse, ListNetworksRequest,
+    ListNetworksResponse, ListNodesRequest, ListNodesResponse, ListPayloadsRequest,
+    ListPayloadsResponse, ListServicesRequest, ListServicesResponse, ListStacksRequest,
     ListStacksResponse, ListTasksRequest, ListTasksResponse, LogEntry, LogsRequest,
-    NodeDescription, NodeRole, RemoveNodeRequest, RemoveNodeResponse, RemoveServiceRequest,
-    RemoveServiceResponse, RemoveStackRequest, RemoveStackResponse, RotateCaRequest,
+    NodeDescription, NodeRole, RemoveNodeRequest, RemoveNodeResponse, RemovePayloadRequest,
+    RemovePayloadResponse, RemoveServiceRequest, RemoveServiceResponse, RemoveStackRequest,
+    RemoveStackResponse, RollbackServiceRequest, RollbackServiceResponse, RotateCaRequest,
     RotateCaResponse, ScaleServiceRequest, ScaleServiceResponse, TaskState, UpdateClusterRequest,
-    UpdateClusterResponse, UpdateNodeRequest, UpdateNodeResponse, WatchEvent, WatchRequest,
+    UpdateClusterResponse, UpdateNodeRequest, UpdateNodeResponse, UpdatePayloadRequest,
+    UpdatePayloadResponse, UpdateServiceRequest, UpdateServiceResponse, WatchEvent, WatchRequest,
 };
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
@@ -122,12 +129,22 @@ fn not_found(error: LookupError) -> Status {
 fn not_deployed(error: DeployError) -> Status {
     let message = error.to_string();
     match error {
-        DeployError::Spec(_) | DeployError::NotReplicated { .. } => {
-            Status::invalid_argument(message)
+        DeployError::Spec(_)
+        | DeployError::NotReplicated { .. }
+        | DeployError::Fixed { .. }
+        | DeployError::OnlyRevision { .. } => Status::invalid_argument(message),
+        DeployError::Port { .. } | DeployError::Foreign { .. } | DeployError::Taken { .. } => {
+            Status::already_exists(message)
         }
-        DeployError::Port { .. } | DeployError::Foreign { .. } => Status::already_exists(message),
-        DeployError::ExternalNetwork { .. } => Status::not_found(message),
-        DeployError::Removing { .. } => Status::failed_precondition(message),
+        DeployError::ExternalNetwork { .. }
+        | DeployError::ExternalPayload { .. }
+        | DeployError::Revision { .. } => Status::not_found(message),
+        DeployError::Removing { .. } | DeployError::ServiceRemoving { .. } => {
+            Status::failed_precondition(message)
+        }
+        DeployError::Stale { .. } => Status::aborted(message),
+        DeployError::Network(error) => not_found(error),
+        DeployError::Payload(error) => payloads::refused(error),
     }
 }
 
@@ -221,7 +238,7 @@ impl Control for Api {
             })
             .await?;
         let stack = lookup::stack(&store, &name).map_err(not_found)?;
-        let services = store.stack_services(stack.id).map(|service| (&**service).into());
+        let services = store.stack_services(stack.id).map(|service| view::brief(service));
         Ok(Response::new(DeployStackResponse {
             stack: Some((&**stack).into()),
             services: services.collect(),
@@ -252,7 +269,10 @@ impl Control for Api {
                 deploy::remove_stack(stack, context, changes);
                 let services = store.stack_services(stack.id);
                 let networks = store.networks().filter(|network| network.stack == Some(stack.id));
+                let (secrets, configs) = payloads::of_stack(store, stack.id);
                 Ok(RemoveStackResponse {
+                    secrets,
+                    configs,
                     services: services.map(|service| service.spec.name.clone()).collect(),
                     networks: networks.map(|network| network.spec.name.clone()).collect(),
                 })
@@ -288,8 +308,67 @@ impl Control for Api {
         let service = lookup::service(&store, &request.into_inner().service).map_err(not_found)?;
         Ok(Response::new(GetServiceResponse {
             service: Some((&**service).into()),
-            counts: Some(view::counts(&store, service)),
+            counts: Some(counts(&store, service)),
         }))
+    }
+
+    async fn create_service(
+        &self,
+        request: Request<CreateServiceRequest>,
+    ) -> Result<Response<CreateServiceResponse>, Status> {
+        self.make_service(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn update_service(
+        &self,
+        request: Request<UpdateServiceRequest>,
+    ) -> Result<Response<UpdateServiceResponse>, Status> {
+        self.change_service(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn rollback_service(
+        &self,
+        request: Request<RollbackServiceRequest>,
+    ) -> Result<Response<RollbackServiceResponse>, Status> {
+        self.take_service_back(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn create_payload(
+        &self,
+        request: Request<CreatePayloadRequest>,
+    ) -> Result<Response<CreatePayloadResponse>, Status> {
+        self.make_payload(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn update_payload(
+        &self,
+        request: Request<UpdatePayloadRequest>,
+    ) -> Result<Response<UpdatePayloadResponse>, Status> {
+        self.change_payload(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_payloads(
+        &self,
+        request: Request<ListPayloadsRequest>,
+    ) -> Result<Response<ListPayloadsResponse>, Status> {
+        let store = self.store_for(&request).await?;
+        let kind = request.into_inner().kind();
+        Ok(Response::new(ListPayloadsResponse { payloads: payloads::list(&store, kind) }))
+    }
+
+    async fn get_payload(
+        &self,
+        request: Request<GetPayloadRequest>,
+    ) -> Result<Response<GetPayloadResponse>, Status> {
+        let store = self.store_for(&request).await?;
+        payloads::get(&store, &request.into_inner()).map(Response::new)
+    }
+
+    async fn remove_payload(
+        &self,
+        request: Request<RemovePayloadRequest>,
+    ) -> Result<Response<RemovePayloadResponse>, Status> {
+        self.take_payload_away(request.into_inner()).await.map(Response::new)
     }
 
     async fn scale_service(

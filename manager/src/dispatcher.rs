@@ -16,8 +16,8 @@ use shoal_core::store::{Changes, Store};
 use shoal_proto::NodeId;
 use shoal_proto::v1::dispatcher_server;
 use shoal_proto::v1::{
-    AgentMessage, Hello, ManagerMessage, NodeState, PublishLogsRequest, PublishLogsResponse,
-    Redirect, agent_message, manager_message,
+    AgentMessage, Hello, Inventory, ManagerMessage, NodeState, PublishLogsRequest,
+    PublishLogsResponse, Redirect, agent_message, manager_message,
 };
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
@@ -194,6 +194,20 @@ impl Dispatcher {
             let Some(old) = store.node(id) else { return Err(removed(id)) };
             let new = node::arrived(store, old, &arrival, context.now);
             if **old != new {
+                changes.update(context, new);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes what can be used on the node alone.
+    async fn note_inventory(&self, id: NodeId, inventory: &Inventory) -> Result<(), Status> {
+        self.change(|store, context, changes| {
+            let Some(old) = store.node(id) else { return Err(removed(id)) };
+            if old.description.volumes != inventory.volumes {
+                let mut new = (**old).clone();
+                new.description.volumes.clone_from(&inventory.volumes);
                 changes.update(context, new);
             }
             Ok(())

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use shoal_core::context::Context;
 use shoal_core::control::Control;
 use shoal_core::managers;
+use shoal_core::store::Store;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::watch;
 
@@ -92,21 +93,22 @@ pub(crate) async fn hand_over(raft: &Raft) {
 }
 
 async fn control(raft: &Raft) {
-    let (store, mut commits) = raft.commits();
+    let (mut store, mut commits) = raft.commits();
     let mut control = Control::new(&store);
     let origin = Instant::now();
     loop {
         let now = SystemTime::now();
         let mut random = random::bits;
         let mut context = Context { now, random: &mut random };
-        let pass = control.run(&raft.store(), origin.elapsed(), &mut context);
+        let pass = control.run(&store, origin.elapsed(), &mut context);
         let mut wake_at = pass.wake_at;
         if !pass.changes.is_empty() {
             match raft.propose(pass.changes).await {
                 Ok(_) => {}
                 Err(ProposeError::Conflict(conflict)) => {
                     tracing::debug!(%conflict, "decided on an old state, again");
-                    control.resync(&raft.store());
+                    (store, commits) = raft.commits();
+                    control.resync(&store);
                     continue;
                 }
                 Err(
@@ -116,12 +118,12 @@ async fn control(raft: &Raft) {
                 ) => return,
                 Err(ProposeError::TooLarge { .. }) => {
                     control.decide_less();
-                    control.resync(&raft.store());
+                    control.resync(&store);
                     continue;
                 }
                 Err(error @ (ProposeError::Storage(_) | ProposeError::Members(_))) => {
                     tracing::error!(%error, "the control loops can't commit");
-                    control.resync(&raft.store());
+                    control.resync(&store);
                     wake_at = Some(now + RETRY);
                 }
             }
@@ -131,26 +133,36 @@ async fn control(raft: &Raft) {
             commit = commits.recv() => Some(commit),
             () = tokio::time::sleep(sleep.unwrap_or(Duration::MAX)), if sleep.is_some() => None,
         };
-        match next {
-            None => {}
-            Some(Ok(commit)) => take_in(&mut control, &commit),
-            Some(Err(RecvError::Lagged(_))) => control.resync(&raft.store()),
-            Some(Err(RecvError::Closed)) => return,
-        }
+        // The loops see no commit before they have been told of it.
+        let mut next = match next {
+            None => commits.try_recv(),
+            Some(Ok(commit)) => Ok(commit),
+            Some(Err(RecvError::Lagged(missed))) => Err(TryRecvError::Lagged(missed)),
+            Some(Err(RecvError::Closed)) => Err(TryRecvError::Closed),
+        };
         loop {
-            match commits.try_recv() {
-                Ok(commit) => take_in(&mut control, &commit),
-                Err(TryRecvError::Lagged(_)) => control.resync(&raft.store()),
+            match next {
+                Ok(commit) => take_in(&mut control, &mut store, commit),
+                Err(TryRecvError::Lagged(_)) => {
+                    (store, commits) = raft.commits();
+                    control.resync(&store);
+                }
                 Err(TryRecvError::Empty) => break,
                 Err(TryRecvError::Closed) => return,
             }
+            next = commits.try_recv();
         }
     }
 }
 
-fn take_in(control: &mut Control, commit: &Commit) {
+fn take_in(control: &mut Control, store: &mut Store, commit: Commit) {
+    // What was begun with may have it already.
+    if commit.index <= store.version() && !commit.whole {
+        return;
+    }
     match commit.whole {
         true => control.resync(&commit.store),
         false => control.observe(&commit.store, &commit.events),
     }
+    *store = commit.store;
 }

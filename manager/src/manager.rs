@@ -15,6 +15,7 @@ use shoal_proto::v1::raft_server::RaftServer;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
 
 use crate::api::{Api, NodeInfo};
 use crate::ca::{ClusterCa, Credentials, NodeCertificate};
@@ -29,6 +30,9 @@ use crate::peers::Peers;
 use crate::raft::{self, Begin, DataKey, Raft, RaftConfig, RaftError};
 use crate::read::not_leader;
 use crate::transport::{self, RaftService, Sender, manager_identity};
+
+/// A stack comes with all of its secrets and configs.
+const MAX_REQUEST: usize = 64 << 20;
 
 /// What a manager is started with.
 pub struct ManagerConfig {
@@ -100,8 +104,11 @@ impl Manager {
     /// The API of the cluster, to be served to people.
     #[must_use]
     pub fn control_service(&self) -> ControlGate {
-        let api = ControlServer::new(self.api.clone());
-        ControlGate::new(api, self.raft.clone(), self.peers.clone())
+        ControlGate::new(self.api(), self.raft.clone(), self.peers.clone())
+    }
+
+    fn api(&self) -> ControlServer<Api> {
+        ControlServer::new(self.api.clone()).max_decoding_message_size(MAX_REQUEST)
     }
 
     /// What is served to nodes and to hosts that want to be nodes. Each service looks at the
@@ -110,7 +117,7 @@ impl Manager {
     pub fn node_routes(&self) -> Routes {
         let (raft, peers) = (self.raft.clone(), self.peers.clone());
         // Other managers pass people's requests on, to the leader alone, which knows all nodes.
-        let control = ControlServer::with_interceptor(self.api.clone(), move |request| {
+        let control = InterceptedService::new(self.api(), move |request| {
             manager_identity(&raft, &peers, &request)?;
             match raft.is_leader() {
                 true => Ok(request),

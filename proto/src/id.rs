@@ -93,6 +93,8 @@ ids! {
     NetworkId
     /// Names a stack.
     StackId
+    /// Names a version of a secret or config.
+    PayloadId
 }
 
 #[cfg(test)]

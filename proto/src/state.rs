@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::v1::{Health, NodeAvailability, NodeRole, NodeState, PortProtocol, TaskState};
+use crate::v1::{
+    Health, NodeAvailability, NodeRole, NodeState, PayloadKind, PortProtocol, TaskState,
+    UpdateState,
+};
 
 impl TaskState {
     /// The container is gone and will not come back under this task.
@@ -35,6 +38,29 @@ impl fmt::Display for TaskState {
             Self::Rejected => "rejected",
             Self::Orphaned => "orphaned",
             Self::Remove => "remove",
+        })
+    }
+}
+
+impl fmt::Display for PayloadKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Secret => "secret",
+            Self::Config => "config",
+        })
+    }
+}
+
+impl fmt::Display for UpdateState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::None => "none",
+            Self::Updating => "updating",
+            Self::Paused => "paused",
+            Self::Completed => "completed",
+            Self::RollingBack => "rolling back",
+            Self::RollbackPaused => "rollback paused",
+            Self::RolledBack => "rolled back",
         })
     }
 }

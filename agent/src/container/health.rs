@@ -33,6 +33,8 @@ pub(crate) struct Check {
 /// A change of mind.
 pub(crate) enum Verdict {
     Healthy,
+    /// Not healthy yet, with the last check's output.
+    NotYet(String),
     /// With the last check's output.
     Unhealthy(String),
 }
@@ -79,6 +81,7 @@ pub(crate) async fn run(node: Node, id: String, check: Check, verdicts: mpsc::Se
     let mut was_healthy = false;
     let mut failures = 0;
     let mut early = EARLY;
+    let mut told = String::new();
     loop {
         match probe(&node, &id, &check).await {
             Ok(()) => {
@@ -93,6 +96,12 @@ pub(crate) async fn run(node: Node, id: String, check: Check, verdicts: mpsc::Se
                 // A program needs a moment to open its port: that is no failure of its.
                 let warming_up = !was_healthy && early < check.interval;
                 failures += u32::from(!in_start_period && !warming_up);
+                if !was_healthy && failures < check.retries && told != output {
+                    told.clone_from(&output);
+                    if verdicts.send(Verdict::NotYet(output.clone())).await.is_err() {
+                        return;
+                    }
+                }
                 // Each one tells, with what the check said last; most listeners hear one only.
                 if failures >= check.retries {
                     was_healthy = false;

@@ -30,6 +30,8 @@ pub(crate) struct Place {
     /// Its networks' gateways, which answer its questions for names.
     pub(crate) nameservers: Vec<Ipv4Addr>,
     pub(crate) namespaces: Namespaces,
+    /// Files that are only this container's.
+    pub(crate) files: Vec<OciMount>,
 }
 
 /// What a container is made of.
@@ -80,6 +82,7 @@ pub(crate) fn build(
     for (number, mount) in spec.mounts.iter().enumerate() {
         mounts.push(mounts::build(node, id, number, mount)?);
     }
+    mounts.extend(place.files.iter().cloned());
     mounts.extend(image_volumes(node, id, &own, &spec)?);
     for bind in &edits.mounts {
         let options: Vec<&str> = bind.options.iter().map(String::as_str).collect();

@@ -190,6 +190,7 @@ fn watch_health(singles: &Singles, single: &Arc<Single>) -> Option<tokio::task::
                         state.set_health(Health::Healthy);
                         state.health_output.clear();
                     }
+                    health::Verdict::NotYet(output) => state.health_output = output,
                     health::Verdict::Unhealthy(output) => {
                         state.set_health(Health::Unhealthy);
                         state.health_output = output;

@@ -101,6 +101,7 @@ impl Singles {
         self.claim_ports(single).await?;
         let own = node.fabric.network();
         let place = Place {
+            files: Vec::new(),
             hostname: match config.network_mode.as_str() {
                 // As Docker: who shares the host's network has its name.
                 "host" if network::has_no_hostname(&config) => crate::host::name(),

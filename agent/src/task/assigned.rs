@@ -1,14 +1,14 @@
 //! The node's assignments, and the network that they ask for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use shoal_network as net;
 use shoal_proto::v1::assignment_change::Change;
 use shoal_proto::v1::{
-    AssignmentChange, Assignments, Network, PortProtocol, PortSpec, PublishMode, ServiceEndpoints,
-    Task,
+    AssignmentChange, Assignments, Network, Payload, PortProtocol, PortSpec, PublishMode,
+    ServiceEndpoints, Task,
 };
 
 /// Everything that the managers have told this node.
@@ -17,6 +17,8 @@ pub(crate) struct Assigned {
     tasks: BTreeMap<String, Task>,
     networks: BTreeMap<String, Network>,
     endpoints: BTreeMap<String, ServiceEndpoints>,
+    /// Secrets and configs, without their data once those were taken.
+    payloads: BTreeMap<String, Payload>,
 }
 
 impl Assigned {
@@ -41,6 +43,10 @@ impl Assigned {
                 Change::Endpoints(endpoints) => {
                     drop(self.endpoints.insert(endpoints.service_id.clone(), endpoints));
                 }
+                Change::Payload(payload) => {
+                    drop(self.payloads.insert(payload.id.clone(), payload));
+                }
+                Change::RemovePayload(id) => drop(self.payloads.remove(&id)),
                 Change::RemoveTask(id) => drop(self.tasks.remove(&id)),
                 Change::RemoveNetwork(id) => drop(self.networks.remove(&id)),
                 Change::RemoveEndpoints(id) => drop(self.endpoints.remove(&id)),
@@ -48,12 +54,28 @@ impl Assigned {
         }
     }
 
+    /// The secrets and configs that have come with their data; it is not kept here.
+    pub(crate) fn take_payloads(&mut self) -> Vec<Payload> {
+        let new = self.payloads.values_mut().filter(|payload| !payload.data.is_empty());
+        new.map(|payload| {
+            let without = Payload { data: Vec::new(), ..payload.clone() };
+            std::mem::replace(payload, without)
+        })
+        .collect()
+    }
+
+    /// Ids of the secrets and configs that this node's tasks need.
+    pub(crate) fn payloads(&self) -> BTreeSet<&str> {
+        self.payloads.keys().map(String::as_str).collect()
+    }
+
     /// As one full message.
     pub(crate) fn to_message(&self) -> Assignments {
         let networks = self.networks.values().cloned().map(Change::Network);
         let endpoints = self.endpoints.values().cloned().map(Change::Endpoints);
         let tasks = self.tasks.values().cloned().map(Change::Task);
-        let changes = networks.chain(endpoints).chain(tasks);
+        let payloads = self.payloads.values().cloned().map(Change::Payload);
+        let changes = networks.chain(endpoints).chain(payloads).chain(tasks);
         let changes = changes.map(|change| AssignmentChange { change: Some(change) }).collect();
         Assignments { full: true, sequence: 0, changes }
     }

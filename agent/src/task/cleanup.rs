@@ -32,6 +32,7 @@ pub(crate) async fn release_run(node: &Node, task: &str) {
     note(task, "interfaces", node.network.detach(task).await);
     node.network.release_ports(task).await;
     note(task, "files", remove_dir(&node.files_dir(task)));
+    note(task, "secrets", remove_dir(&node.payloads.task_dir(task)));
 }
 
 /// Everything else of a task that the managers have forgotten.

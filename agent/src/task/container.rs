@@ -12,8 +12,8 @@ use shoal_proto::v1::{
 use shoal_runtime::{Namespaces, Rootfs, RuntimeError};
 
 use super::assigned::{self, hostname};
-use super::fence;
 use super::worker::Refusal;
+use super::{fence, given};
 use crate::container::{self, Place, Wanted, signal};
 use crate::node::Node;
 
@@ -51,17 +51,22 @@ pub(super) async fn start(
     networks: &BTreeMap<String, Network>,
     image: Image,
 ) -> Result<u32, Refusal> {
+    let mut filled_in = task.clone();
+    given::fill_in(node, &mut filled_in).map_err(Refusal::Rejected)?;
+    let task = &filled_in;
     let interfaces = interfaces(task, networks)?;
     let snapshot = node.images.prepare_snapshot(&task.id, &image).await.map_err(rejected)?;
     let rootfs =
         Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work: snapshot.work };
+    let mut config = config(task);
+    let files = given::give(node, task, &mut config).map_err(Refusal::Rejected)?;
     let place = Place {
+        files,
         hostname: hostname(task),
         addresses: interfaces.iter().map(|one| one.address).collect(),
         nameservers: interfaces.iter().map(|one| one.network.gateway).collect(),
         namespaces: Namespaces::default(),
     };
-    let config = config(task);
     let wanted = Wanted { id: &task.id, config: &config, image: &image.config, place: &place };
     let request = container::build(node, &wanted, rootfs).map_err(Refusal::Rejected)?;
     let (runtime, id) = (node.runtime.clone(), task.id.clone());

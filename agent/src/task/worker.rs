@@ -196,6 +196,10 @@ impl Worker {
                         self.status.set_health(Health::Healthy);
                         self.report(TaskState::Running, "running");
                     }
+                    health::Verdict::NotYet(output) => {
+                        self.status.message = format!("health check: {output}");
+                        self.publish();
+                    }
                     health::Verdict::Unhealthy(output) => {
                         self.status.set_health(Health::Unhealthy);
                         break End::Unhealthy(output);

@@ -4,7 +4,7 @@ use shoal_proto::time::proto_duration;
 use shoal_proto::v1::{ContainerSpec, Ulimit};
 use shoal_proto::{ByteSize, duration};
 
-use super::{health, port, volume};
+use super::{health, payload, port, volume};
 use crate::diagnostic::Log;
 use crate::section::{self, Section, pairs, whole};
 use crate::stack::Project;
@@ -37,12 +37,9 @@ pub(super) fn read(
     spec.working_dir = section.text("working_dir", log).unwrap_or_default();
     spec.user = section.text("user", log).unwrap_or_default();
     spec.hostname = section.text("hostname", log).unwrap_or_default();
-    let path = section.at("labels");
-    if let Some(labels) = section.take("labels") {
-        let labels = pairs(&path, labels, log).into_iter();
-        spec.labels = labels.map(|(_, name, value)| (name, value.unwrap_or_default())).collect();
-    }
+    spec.labels = section.labels(log);
     spec.mounts = volume::read(project, section, log);
+    spec.payloads = payload::read(project, section, log);
     spec.healthcheck = health::read(section, log);
     spec.stop_signal = section.text("stop_signal", log).unwrap_or_default();
     spec.stop_grace_period =

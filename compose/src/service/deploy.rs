@@ -1,72 +1,56 @@
 //! `deploy:`
 
 use shoal_proto::time::proto_duration;
-use shoal_proto::v1::{
-    EndpointMode, Placement, Resources, RestartCondition, ServiceSpec, TaskSpec,
-};
+use shoal_proto::v1::{EndpointMode, Resources, RestartCondition, ServiceSpec, TaskSpec};
 use shoal_proto::{ByteSize, duration};
 
-use super::generic;
+use super::{generic, placement, update};
 use crate::diagnostic::Log;
 use crate::keys;
-use crate::section::{Section, pairs, whole};
+use crate::section::{Section, whole};
+use crate::stack::Project;
 
 const LIMITS: &[&str] = &["cpus", "memory", "pids"];
 const RESERVATIONS: &[&str] = &["cpus", "memory", "pids", "devices", "generic_resources"];
 
+/// All but how many tasks there are.
 pub(super) fn read(
-    service: &mut Section<'_>,
+    project: &Project<'_>,
+    mut deploy: Section<'_>,
     spec: &mut ServiceSpec,
     task: &mut TaskSpec,
     log: &mut Log<'_>,
 ) {
-    let path = service.at("deploy");
-    let Some(node) = service.take("deploy") else { return };
-    let Some(mut deploy) = Section::of(&path, node, log) else { return };
-    deploy.parsed("mode", log, |text| match text {
-        "replicated" => Ok(()),
-        other => Err(format!("{other:?} is not supported yet; only replicated is")),
-    });
-    if let Some(replicas) = deploy.parsed("replicas", log, whole::<u64>) {
-        spec.mode = Some(super::replicated(replicas));
-    }
-    let labels_path = deploy.at("labels");
-    if let Some(labels) = deploy.take("labels") {
-        let labels = pairs(&labels_path, labels, log).into_iter();
-        spec.labels = labels.map(|(_, name, value)| (name, value.unwrap_or_default())).collect();
-    }
+    spec.labels = deploy.labels(log);
     let mode = deploy.parsed("endpoint_mode", log, |text| match text {
         "vip" => Ok(EndpointMode::Vip),
         "dnsrr" => Ok(EndpointMode::Dnsrr),
         other => Err(format!("{other:?} is no mode; want vip or dnsrr")),
     });
     spec.set_endpoint_mode(mode.unwrap_or(EndpointMode::Vip));
-    if let Some(mut resources) = part(&mut deploy, "resources", log) {
-        if let Some(limits) = part(&mut resources, "limits", log) {
+    if let Some(mut resources) = deploy.part("resources", log) {
+        if let Some(limits) = resources.part("limits", log) {
             amounts(limits, LIMITS, task.limits.get_or_insert_default(), log);
         }
-        if let Some(mut reserved) = part(&mut resources, "reservations", log) {
+        if let Some(mut reserved) = resources.part("reservations", log) {
             task.generic_reservations = generic::read(&mut reserved, log);
             amounts(reserved, RESERVATIONS, task.reservations.get_or_insert_default(), log);
         }
         resources.finish(&["limits", "reservations"], log);
     }
-    if let Some(section) = part(&mut deploy, "restart_policy", log) {
+    if let Some(section) = deploy.part("restart_policy", log) {
         restart(section, task, log);
     }
-    if let Some(mut placement) = part(&mut deploy, "placement", log) {
-        let constraints = placement.list("constraints", log);
-        task.placement = Some(Placement {
-            constraints: constraints.into_iter().map(|(_, rule)| rule).collect(),
-        });
-        placement.finish(&["constraints", "preferences", "max_replicas_per_node"], log);
-    }
+    task.placement = placement::read(project, &mut deploy, log);
+    task.priority = deploy.parsed("x-shoal-priority", log, priority).unwrap_or(0);
+    spec.update = update::read(&mut deploy, update::UPDATE, log);
+    spec.rollback = update::read(&mut deploy, update::ROLLBACK, log);
     deploy.finish(keys::DEPLOY, log);
 }
 
-fn part<'a>(section: &mut Section<'a>, key: &str, log: &mut Log<'_>) -> Option<Section<'a>> {
-    let path = section.at(key);
-    section.take(key).and_then(|node| Section::of(&path, node, log))
+fn priority(text: &str) -> Result<i32, String> {
+    let (least, most) = (i32::MIN, i32::MAX);
+    text.parse().map_err(|_| format!("{text:?} is not a whole number from {least} to {most}"))
 }
 
 fn amounts(mut section: Section<'_>, known: &[&str], amounts: &mut Resources, log: &mut Log<'_>) {

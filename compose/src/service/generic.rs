@@ -4,19 +4,13 @@ use shoal_proto::v1::GenericReservation;
 
 use crate::diagnostic::Log;
 use crate::section::{Section, whole};
-use crate::yaml::Value;
 
 const SPEC: &str = "discrete_resource_spec";
 
 pub(super) fn read(reservations: &mut Section<'_>, log: &mut Log<'_>) -> Vec<GenericReservation> {
     let path = reservations.at("generic_resources");
-    let Some(node) = reservations.take("generic_resources") else { return Vec::new() };
-    let Value::List(items) = &node.value else {
-        log.error(node.place, format!("{path}: want a list, found {}", node.value.describe()));
-        return Vec::new();
-    };
     let mut read: Vec<GenericReservation> = Vec::new();
-    for item in items {
+    for item in reservations.items("generic_resources", log) {
         let Some(mut section) = Section::of(&path, item, log) else { continue };
         let one = discrete(&mut section, log);
         section.finish(&[SPEC], log);

@@ -10,13 +10,8 @@ use crate::yaml::Value;
 
 pub(super) fn read(service: &mut Section<'_>, log: &mut Log<'_>) -> Vec<PortSpec> {
     let path = service.at("ports");
-    let Some(node) = service.take("ports") else { return Vec::new() };
-    let Value::List(items) = &node.value else {
-        log.error(node.place, format!("{path}: want a list, found {}", node.value.describe()));
-        return Vec::new();
-    };
     let mut ports = Vec::new();
-    for item in items {
+    for item in service.items("ports", log) {
         if let Value::Map(_) = item.value {
             let Some(mut long) = Section::of(&path, item, log) else { continue };
             ports.extend(read_long(&mut long, log));

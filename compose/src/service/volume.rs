@@ -4,8 +4,9 @@ use shoal_proto::v1::{Mount, MountType};
 
 use super::deploy::bytes;
 use crate::diagnostic::{Log, Place};
+use crate::path::absolute;
 use crate::section::{self, Section};
-use crate::stack::Project;
+use crate::stack::{Project, Volume};
 use crate::yaml::Value;
 
 pub(super) fn read(
@@ -15,23 +16,15 @@ pub(super) fn read(
 ) -> Vec<Mount> {
     let path = service.at("volumes");
     let mut mounts = Vec::new();
-    if let Some(node) = service.take("volumes") {
-        match &node.value {
-            Value::List(items) => {
-                for item in items {
-                    let mount = match &item.value {
-                        Value::Map(_) => Section::of(&path, item, log)
-                            .and_then(|section| long(project, section, log)),
-                        _ => section::text(&path, item, log)
-                            .and_then(|text| short(project, &path, item.place, &text, log)),
-                    };
-                    mounts.extend(mount.inspect(|mount| check(&path, item.place, mount, log)));
-                }
+    for item in service.items("volumes", log) {
+        let mount = match &item.value {
+            Value::Map(_) => {
+                Section::of(&path, item, log).and_then(|section| long(project, section, log))
             }
-            other => {
-                log.error(node.place, format!("{path}: want a list, found {}", other.describe()))
-            }
-        }
+            _ => section::text(&path, item, log)
+                .and_then(|text| short(project, &path, item.place, &text, log)),
+        };
+        mounts.extend(mount.inspect(|mount| check(&path, item.place, mount, log)));
     }
     let path = service.at("tmpfs");
     for (place, entry) in service.list("tmpfs", log) {
@@ -88,49 +81,25 @@ fn is_path(source: &str) -> bool {
     source.starts_with(['/', '.', '~'])
 }
 
-/// None, with an error, for `~` when nobody is at home.
-fn absolute(
-    project: &Project<'_>,
+/// None, with an error, when the file has no such volume.
+fn named<'p>(
+    project: &'p Project<'_>,
     path: &str,
     place: Place,
     source: &str,
     log: &mut Log<'_>,
-) -> Option<String> {
-    if source.starts_with('/') {
-        return Some(source.to_owned());
-    }
-    if let Some(rest) = source.strip_prefix('~') {
-        let home = project.options.environment.get("HOME").filter(|home| home.starts_with('/'));
-        if home.is_none() {
-            log.error(place, format!("{path}: {source:?}: HOME is not set, so ~ is no folder"));
-        }
-        return home.map(|home| format!("{home}{rest}"));
-    }
-    let mut parts: Vec<&str> = Vec::new();
-    for part in project.options.working_dir.split('/').chain(source.split('/')) {
-        match part {
-            "." | "" => {}
-            // As the kernel does: what is above the root is the root.
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    Some(format!("/{}", parts.join("/")))
-}
-
-fn named(
-    project: &Project<'_>,
-    path: &str,
-    place: Place,
-    source: &str,
-    log: &mut Log<'_>,
-) -> Option<String> {
-    let name = project.volumes.get(source);
-    if name.is_none() {
+) -> Option<&'p Volume> {
+    let volume = project.volumes.get(source);
+    if volume.is_none() {
         let rule = "declare it under volumes: at the top level, or begin a path with ./";
         log.error(place, format!("{path}: there is no volume {source:?}; {rule}"));
     }
-    name.cloned()
+    volume
+}
+
+fn fill(mount: &mut Mount, volume: &Volume) {
+    mount.source.clone_from(&volume.name);
+    mount.movable = volume.movable;
 }
 
 fn short(
@@ -153,10 +122,10 @@ fn short(
     let mut mount = Mount { target: target.to_owned(), ..Mount::default() };
     if is_path(source) {
         mount.set_type(MountType::Bind);
-        mount.source = absolute(project, path, place, source, log)?;
+        mount.source = absolute(project.options, path, place, source, log)?;
         mount.create_host_path = true;
     } else if !source.is_empty() {
-        mount.source = named(project, path, place, source, log)?;
+        fill(&mut mount, named(project, path, place, source, log)?);
     }
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
@@ -186,32 +155,34 @@ fn long(project: &Project<'_>, mut section: Section<'_>, log: &mut Log<'_>) -> O
     });
     let path = section.at("source");
     let source = section.text("source", log).unwrap_or_default();
-    let source = match kind {
+    let mut mount = Mount::default();
+    match kind {
         Some(MountType::Bind) if source.is_empty() => {
             log.error(place, format!("{path}: is missing; a bind mount needs a path of the host"));
-            None
         }
-        Some(MountType::Bind) => absolute(project, &path, place, &source, log),
-        Some(MountType::Volume) if !source.is_empty() => named(project, &path, place, &source, log),
-        Some(MountType::Volume | MountType::Tmpfs) | None => None,
-    };
-    let mut mount = Mount { source: source.unwrap_or_default(), ..Mount::default() };
+        Some(MountType::Bind) => {
+            let source = absolute(project.options, &path, place, &source, log);
+            mount.source = source.unwrap_or_default();
+        }
+        Some(MountType::Volume) if !source.is_empty() => {
+            if let Some(volume) = named(project, &path, place, &source, log) {
+                fill(&mut mount, volume);
+            }
+        }
+        Some(MountType::Volume | MountType::Tmpfs) | None => {}
+    }
     mount.target = section.text("target", log).unwrap_or_default();
     mount.read_only = section.flag("read_only", log).unwrap_or(false);
-    let mut part = |key: &str, log: &mut Log<'_>| {
-        let path = section.at(key);
-        section.take(key).and_then(|node| Section::of(&path, node, log))
-    };
-    if let Some(mut bind) = part("bind", log) {
+    if let Some(mut bind) = section.part("bind", log) {
         mount.propagation = bind.text("propagation", log).unwrap_or_default();
         mount.create_host_path = bind.flag("create_host_path", log).unwrap_or(true);
         bind.finish(&["propagation", "create_host_path", "selinux", "recursive"], log);
     }
-    if let Some(mut volume) = part("volume", log) {
+    if let Some(mut volume) = section.part("volume", log) {
         mount.no_copy = volume.flag("nocopy", log).unwrap_or(false);
         volume.finish(&["nocopy", "subpath", "labels"], log);
     }
-    if let Some(mut tmpfs) = part("tmpfs", log) {
+    if let Some(mut tmpfs) = section.part("tmpfs", log) {
         mount.tmpfs_size_bytes = tmpfs.parsed("size", log, bytes).unwrap_or(0);
         mount.tmpfs_mode = tmpfs.parsed("mode", log, mode).unwrap_or(0);
         tmpfs.finish(&["size", "mode"], log);

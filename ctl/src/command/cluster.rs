@@ -70,6 +70,12 @@ pub(crate) struct Update {
     /// How long a node that no manager reaches goes on with tasks of services that ask for fencing
     #[arg(long, value_name = "TIME", value_parser = time)]
     fencing_lease: Option<ProtoDuration>,
+    /// Whether tasks are moved to nodes that come or return, so that services are spread evenly
+    #[arg(long, value_name = "on|off", value_parser = clap::builder::BoolishValueParser::new())]
+    rebalance: Option<bool>,
+    /// The least time between two tasks that are moved
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    rebalance_interval: Option<ProtoDuration>,
 }
 
 #[derive(Debug, Args)]
@@ -139,6 +145,8 @@ async fn update(client: &mut Client, command: Update) -> anyhow::Result<()> {
         node_down_after: command.node_down_after,
         certificate_validity: command.cert_expiry,
         fencing_lease: command.fencing_lease,
+        rebalance: command.rebalance,
+        rebalance_interval: command.rebalance_interval,
     };
     let answer = client.control.update_cluster(request).await?.into_inner();
     show(&answer.spec.unwrap_or_default())?;
@@ -155,7 +163,9 @@ fn show(spec: &ClusterSpec) -> anyhow::Result<()> {
     output::line(format!("autolock: {}", spec.autolock))?;
     output::line(format!("node-down-after: {}", time(&spec.node_down_after)))?;
     output::line(format!("cert-expiry: {}", time(&spec.certificate_validity)))?;
-    output::line(format!("fencing-lease: {}", time(&spec.fencing_lease)))
+    output::line(format!("fencing-lease: {}", time(&spec.fencing_lease)))?;
+    output::line(format!("rebalance: {}", if spec.rebalance { "on" } else { "off" }))?;
+    output::line(format!("rebalance-interval: {}", time(&spec.rebalance_interval)))
 }
 
 fn tell_key(key: &str) -> anyhow::Result<()> {

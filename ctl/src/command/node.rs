@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use shoal_proto::v1::{
-    GetNodeRequest, ListNodesRequest, ListTasksRequest, ManagerState, NodeAvailability, NodeRole,
-    RemoveNodeRequest, UpdateNodeRequest,
+    GetInfoRequest, GetNodeRequest, ListNodesRequest, ListTasksRequest, ManagerState,
+    NodeAvailability, NodeRole, RemoveNodeRequest, UpdateNodeRequest,
 };
 
 use super::Ids;
@@ -26,7 +26,7 @@ pub(crate) enum Command {
         #[arg(required = true)]
         nodes: Vec<String>,
     },
-    /// List the tasks on nodes
+    /// List the tasks on nodes, with those that ended before
     Ps(Ps),
     /// Change whether a node takes tasks, and its labels
     Update(Update),
@@ -55,9 +55,10 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = tasks::EXAMPLES_OF_NODES)]
 pub(crate) struct Ps {
-    /// The nodes
-    #[arg(required = true)]
+    /// The nodes [default: the one that answers]
+    #[arg(value_name = "NODE")]
     nodes: Vec<String>,
     #[command(flatten)]
     listing: TaskListing,
@@ -106,12 +107,13 @@ pub(super) async fn run(client: &mut Client, command: Command) -> anyhow::Result
             output::json(&found)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Ps(Ps { nodes, listing }) => {
-            for node in nodes {
-                let request = ListTasksRequest { node, ..ListTasksRequest::default() };
-                tasks::list(client, request, &listing).await?;
+        Command::Ps(Ps { mut nodes, listing }) => {
+            if nodes.is_empty() {
+                nodes.push(client.control.get_info(GetInfoRequest {}).await?.into_inner().node_id);
             }
-            Ok(ExitCode::SUCCESS)
+            let request = |node| ListTasksRequest { node, ..ListTasksRequest::default() };
+            let requests = nodes.into_iter().map(request).collect();
+            tasks::list(client, requests, &listing).await
         }
         Command::Update(update) => {
             let availability = update.availability.map(|availability| match availability {

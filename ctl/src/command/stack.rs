@@ -27,6 +27,7 @@ pub(crate) enum Command {
     #[command(visible_alias = "list")]
     Ls(Ids),
     /// List a stack's tasks, with those that ended before
+    #[command(after_help = tasks::EXAMPLES_OF_STACKS)]
     Ps {
         /// The stack
         stack: String,
@@ -69,8 +70,7 @@ pub(super) async fn run(
         Command::Ls(ids) => ls(client, &ids).await,
         Command::Ps { stack, listing } => {
             let request = ListTasksRequest { stack, ..ListTasksRequest::default() };
-            tasks::list(client, request, &listing).await?;
-            Ok(ExitCode::SUCCESS)
+            tasks::list(client, vec![request], &listing).await
         }
         Command::Services { stack, ids } => {
             service::ls(client, ListServicesRequest { stack }, &ids).await
@@ -118,11 +118,15 @@ async fn rm(client: &mut Client, stacks: Vec<String>, detach: bool) -> anyhow::R
     for stack in stacks {
         let request = RemoveStackRequest { stack: stack.clone() };
         let removed = client.control.remove_stack(request).await?.into_inner();
-        for service in removed.services {
-            output::line(format!("Removing service {service}"))?;
-        }
-        for network in removed.networks {
-            output::line(format!("Removing network {network}"))?;
+        for (kind, names) in [
+            ("service", removed.services),
+            ("secret", removed.secrets),
+            ("config", removed.configs),
+            ("network", removed.networks),
+        ] {
+            for name in names {
+                output::line(format!("Removing {kind} {name}"))?;
+            }
         }
         if !detach {
             let request = WatchRequest { stack, ..WatchRequest::default() };

@@ -9,7 +9,7 @@ use shoal_proto::v1::{
 };
 use shoal_proto::{NetworkId, NodeId};
 
-use crate::store::{Event, Network, Object, Service, Store, Task};
+use crate::store::{Event, Network, Object, Payload, Service, Store, Task};
 
 /// One node's part of the cluster.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -17,6 +17,8 @@ pub struct Assignments {
     tasks: BTreeMap<String, Arc<Task>>,
     networks: BTreeMap<String, Arc<Network>>,
     endpoints: BTreeMap<String, ServiceEndpoints>,
+    /// Secrets and configs of tasks that are not over.
+    payloads: BTreeMap<String, Arc<Payload>>,
 }
 
 impl Assignments {
@@ -48,7 +50,13 @@ impl Assignments {
             .filter_map(|id| store.network(id))
             .map(|network| (network.id.to_string(), Arc::clone(network)))
             .collect();
-        Self { tasks, networks, endpoints }
+        let live = tasks.values().filter(|task| task.holds_resources());
+        let used = live.flat_map(|task| &task.spec.container).flat_map(|one| &one.payloads);
+        let payloads = used
+            .filter_map(|used| store.payload(used.payload_id.parse().ok()?))
+            .map(|payload| (payload.id.to_string(), Arc::clone(payload)))
+            .collect();
+        Self { tasks, networks, endpoints, payloads }
     }
 
     /// Everything, as a node that knows nothing is told it.
@@ -73,6 +81,11 @@ impl Assignments {
                 changes.push(changed(Change::Endpoints(endpoints.clone())));
             }
         }
+        for (id, payload) in &self.payloads {
+            if !old.payloads.contains_key(id) {
+                changes.push(changed(Change::Payload((&**payload).into())));
+            }
+        }
         for (id, task) in &self.tasks {
             // A node needs no echo of its own reports.
             let known = old.tasks.get(id).is_some_and(|old| {
@@ -84,6 +97,9 @@ impl Assignments {
         }
         for id in old.tasks.keys().filter(|id| !self.tasks.contains_key(*id)) {
             changes.push(changed(Change::RemoveTask(id.clone())));
+        }
+        for id in old.payloads.keys().filter(|id| !self.payloads.contains_key(*id)) {
+            changes.push(changed(Change::RemovePayload(id.clone())));
         }
         for id in old.endpoints.keys().filter(|id| !self.endpoints.contains_key(*id)) {
             changes.push(changed(Change::RemoveEndpoints(id.clone())));
@@ -110,8 +126,13 @@ pub fn concerns(event: &Event, node: NodeId) -> bool {
                 || old.is_some_and(|old| old.state().is_terminal() != new.state().is_terminal())
         }
         Event::Deleted(Object::Task(old)) => old.node == Some(node) || is_endpoint(old),
-        Event::Put { new: Object::Node(_) | Object::Stack(_) | Object::Cluster(_), .. }
-        | Event::Deleted(Object::Node(_) | Object::Stack(_) | Object::Cluster(_)) => false,
+        Event::Put {
+            new: Object::Node(_) | Object::Stack(_) | Object::Cluster(_) | Object::Payload(_),
+            ..
+        }
+        | Event::Deleted(
+            Object::Node(_) | Object::Stack(_) | Object::Cluster(_) | Object::Payload(_),
+        ) => false,
         Event::Put { .. } | Event::Deleted(_) => true,
     }
 }

@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use shoal_proto::v1::TaskState;
 use shoal_proto::{ServiceId, StackId};
 
 use crate::allocator::Allocator;
 use crate::context::Context;
-use crate::orchestrator::{self, Fences, earliest};
-use crate::scheduler;
-use crate::store::{Change, Changes, Event, Key, Object, Service, Store, Task};
+use crate::orchestrator::{self, Memory, earliest};
+use crate::payload;
+use crate::scheduler::Scheduler;
+use crate::store::{Change, Changes, Event, Key, Object, Store, Task};
 
 /// Objects that one pass changes at the most: a raft entry has an end, and agents shall not wait for
 /// the last task of thousands to be placed.
@@ -30,7 +30,10 @@ pub struct Control {
     /// Services that have one task of the newest spec in each slot, all of them on their way to
     /// running or there: that one gets further is no news to their own loop.
     settled: BTreeSet<ServiceId>,
-    fences: Fences,
+    memory: Memory,
+    scheduler: Scheduler,
+    /// Whether a version of a secret or config may have come out of use.
+    has_old_payloads: bool,
 }
 
 /// What one run decided.
@@ -53,7 +56,9 @@ impl Control {
             stacks: BTreeSet::new(),
             waiting: BTreeMap::new(),
             settled: BTreeSet::new(),
-            fences: Fences::default(),
+            memory: Memory::default(),
+            scheduler: Scheduler::default(),
+            has_old_payloads: true,
         };
         control.resync(store);
         control
@@ -69,10 +74,13 @@ impl Control {
         self.services.extend(store.services().map(|service| service.id));
         self.settled.clear();
         self.stacks.extend(store.stacks().map(|stack| stack.id));
+        self.scheduler = Scheduler::new(store);
+        self.has_old_payloads = true;
     }
 
-    /// Notes what a commit has changed.
+    /// Notes what a commit has changed. Every commit is to be told of, in order.
     pub fn observe(&mut self, store: &Store, events: &[Event]) {
+        self.scheduler.observe(store.version(), events);
         for event in events {
             if let Some(task) = progress(event)
                 && self.settled.contains(&task.service)
@@ -86,9 +94,11 @@ impl Control {
             };
             match object {
                 Object::Service(service) => {
+                    self.has_old_payloads = true;
                     self.touch(store, service.id, &service.spec.name, service.stack)
                 }
                 Object::Task(task) => {
+                    self.has_old_payloads |= task.state().is_terminal();
                     let stack = store.service(task.service).and_then(|service| service.stack);
                     self.touch(store, task.service, &task.service_name, stack);
                 }
@@ -100,7 +110,13 @@ impl Control {
                         self.services.insert(task.service);
                         self.settled.remove(&task.service);
                     }
+                    let global = store.services().filter(|service| service.is_global());
+                    for service in global {
+                        self.services.insert(service.id);
+                        self.settled.remove(&service.id);
+                    }
                 }
+                Object::Payload(_) => self.has_old_payloads = true,
                 Object::Cluster(_) => {}
             }
         }
@@ -118,10 +134,10 @@ impl Control {
         self.services.extend(dependents.map(|service| service.id));
     }
 
-    /// Decides. What it looked at counts as seen; when the changes don't commit, call
-    /// [`Self::resync`]. `uptime` counts from any origin on a clock that nobody sets.
+    /// Decides. `store` is as of the last commit observed. What it looked at counts as seen; when the
+    /// changes don't commit, call [`Self::resync`]. `uptime` counts from any origin on a clock that nobody sets.
     pub fn run(&mut self, store: &Store, uptime: Duration, context: &mut Context<'_>) -> Pass {
-        self.fences.observe(store, uptime);
+        self.memory.observe(store, uptime);
         let mut view = View { store: store.clone(), decided: Vec::new() };
         let due = self.waiting.iter().filter(|(_, at)| **at <= context.now).map(|(id, _)| *id);
         self.services.extend(due);
@@ -134,11 +150,11 @@ impl Control {
             let wake_at = orchestrator::reconcile_service(
                 &view.store,
                 &service,
-                &self.fences,
+                &mut self.memory,
                 context,
                 &mut changes,
             );
-            if changes.is_empty() && wake_at.is_none() && is_settled(&view.store, &service) {
+            if changes.is_empty() && orchestrator::is_settled(&view.store, &service) {
                 self.settled.insert(id);
             }
             view.take(changes);
@@ -154,10 +170,22 @@ impl Control {
         self.allocator.run(&view.store, context, &mut changes);
         view.take(changes);
         let mut changes = Changes::default();
-        let retry_at = scheduler::run(&view.store, context, &mut changes);
+        let retry_at = self.scheduler.run(&view.store, context, &mut changes);
         view.take(changes);
+        if std::mem::take(&mut self.has_old_payloads) {
+            let mut changes = Changes::default();
+            payload::collect(&view.store, &mut changes);
+            view.take(changes);
+        }
+        let mut move_at = None;
+        if view.decided.is_empty() && self.services.is_empty() {
+            let mut changes = Changes::default();
+            move_at = orchestrator::rebalance(&view.store, &mut self.memory, context, &mut changes);
+            view.take(changes);
+        }
         let mut changes = merge(store, view.decided);
         let mut wake_at = earliest(retry_at, self.waiting.values().min().copied());
+        wake_at = earliest(wake_at, move_at);
         if changes.len() > self.most {
             // Each object's change stands for itself: what is left out is decided again.
             changes.truncate(self.most);
@@ -177,17 +205,6 @@ fn progress(event: &Event) -> Option<&Task> {
     };
     let same = old.desired == new.desired && old.node == new.node;
     (same && new.node.is_some() && !new.state().is_terminal()).then_some(new)
-}
-
-fn is_settled(store: &Store, service: &Service) -> bool {
-    let mut live = 0;
-    for task in store.service_tasks(service.id).filter(|task| !task.state().is_terminal()) {
-        if task.desired != TaskState::Running || task.spec_version != service.spec_version {
-            return false;
-        }
-        live += 1;
-    }
-    !service.removing && live == service.replicas()
 }
 
 /// The store as it will be when what was decided so far commits.
@@ -223,10 +240,16 @@ impl View {
 fn merge(committed: &Store, decided: Vec<Change>) -> Vec<Change> {
     let mut order: Vec<Key> = Vec::new();
     let mut last: BTreeMap<Key, Change> = BTreeMap::new();
+    let mut expected: BTreeMap<Key, u64> = BTreeMap::new();
     for change in decided {
         let key = match &change {
             Change::Put { object, .. } => object.key(),
             Change::Delete { key, .. } => *key,
+            // What it rests on is of the store as committed.
+            Change::Expect { key, version } => {
+                expected.insert(*key, *version);
+                continue;
+            }
             Change::Report { task, .. } => Key::Task(*task),
         };
         if last.insert(key, change).is_none() {
@@ -242,11 +265,20 @@ fn merge(committed: &Store, decided: Vec<Change>) -> Vec<Change> {
                 // Made and taken away again within the pass.
                 Change::Delete { .. } if committed == 0 => None,
                 Change::Delete { key, .. } => Some(Change::Delete { expected: committed, key }),
-                report @ Change::Report { .. } => Some(report),
+                other @ (Change::Report { .. } | Change::Expect { .. }) => Some(other),
             }
         })
         .collect();
-    merged.sort_by_key(|change| !matches!(change, Change::Delete { .. }));
+    if !merged.is_empty() {
+        let expected = expected.into_iter();
+        merged.extend(expected.map(|(key, version)| Change::Expect { version, key }));
+    }
+    // What is expected is of before the set: it comes first.
+    merged.sort_by_key(|change| match change {
+        Change::Expect { .. } => 0,
+        Change::Delete { .. } => 1,
+        Change::Put { .. } | Change::Report { .. } => 2,
+    });
     merged
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::store::{Node, Service, Stack, Store, Task};
+use crate::store::{Network, Node, Service, Stack, Store, Task};
 
 /// Nothing, or too much, goes by that name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +62,17 @@ pub fn stack<'a>(store: &'a Store, name: &str) -> Result<&'a Arc<Stack>, LookupE
     match store.stack_by_name(name) {
         Some(stack) => Ok(stack),
         None => one("stack", name, store.stacks().map(|s| (s.id.to_string(), s))),
+    }
+}
+
+/// A network by full name or id.
+///
+/// # Errors
+/// None or several go by that name.
+pub fn network<'a>(store: &'a Store, name: &str) -> Result<&'a Arc<Network>, LookupError> {
+    match store.network_by_name(name) {
+        Some(network) => Ok(network),
+        None => one("network", name, store.networks().map(|n| (n.id.to_string(), n))),
     }
 }
 

@@ -15,10 +15,14 @@ pub const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(90 * 86_400);
 /// How long a node that no manager reaches goes on with tasks that are fenced.
 pub const FENCING_LEASE: Duration = Duration::from_secs(10);
 
+/// The least time between two tasks that are moved to spread them evenly.
+pub const REBALANCE_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Two heartbeats.
 const LEAST_DOWN_AFTER: Duration = Duration::from_secs(2);
 const LEAST_VALIDITY: Duration = Duration::from_secs(3600);
 const LEAST_LEASE: Duration = Duration::from_secs(3);
+const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The settings in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +35,10 @@ pub struct Settings {
     pub fencing_lease: Duration,
     /// A manager that was stopped needs the unlock key.
     pub autolock: bool,
+    /// Tasks are moved to nodes that come or return.
+    pub rebalance: bool,
+    /// The least time between two that are moved.
+    pub rebalance_interval: Duration,
 }
 
 /// A setting that would not do.
@@ -59,6 +67,8 @@ impl Settings {
             certificate_validity: or(&spec.certificate_validity, CERTIFICATE_VALIDITY),
             fencing_lease: or(&spec.fencing_lease, FENCING_LEASE),
             autolock: spec.autolock,
+            rebalance: spec.rebalance,
+            rebalance_interval: or(&spec.rebalance_interval, REBALANCE_INTERVAL),
         }
     }
 
@@ -70,6 +80,8 @@ impl Settings {
             certificate_validity: Some(proto_duration(self.certificate_validity)),
             fencing_lease: Some(proto_duration(self.fencing_lease)),
             autolock: self.autolock,
+            rebalance: self.rebalance,
+            rebalance_interval: Some(proto_duration(self.rebalance_interval)),
         }
     }
 
@@ -82,6 +94,7 @@ impl Settings {
             ("node-down-after", self.node_down_after, LEAST_DOWN_AFTER),
             ("cert-expiry", self.certificate_validity, LEAST_VALIDITY),
             ("fencing-lease", self.fencing_lease, LEAST_LEASE),
+            ("rebalance-interval", self.rebalance_interval, LEAST_INTERVAL),
         ];
         match bounds.into_iter().find(|(_, value, least)| value < least) {
             Some((name, value, least)) => Err(SettingError { name, value, least }),

@@ -15,13 +15,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
-use shoal_proto::v1::{NodeAvailability, NodeState, StoreSnapshot, TaskStatus};
-use shoal_proto::{NetworkId, NodeId, ServiceId, StackId, TaskId};
+use shoal_proto::v1::{NodeAvailability, NodeState, PayloadKind, StoreSnapshot, TaskStatus};
+use shoal_proto::{NetworkId, NodeId, PayloadId, ServiceId, StackId, TaskId};
 
 pub use change::{Change, Changes, Conflict, Event, Stamped};
 pub use convert::ConvertError;
 pub use object::{
-    Attachment, Cluster, Key, Meta, Network, Node, Object, Service, Slot, Stack, Task, Vip,
+    Attachment, Cluster, Key, Meta, Network, Node, Object, Payload, Service, ServiceMode, Slot,
+    Stack, Task, Vip,
 };
 
 use index::Indexes;
@@ -36,6 +37,7 @@ pub struct Store {
     networks: OrdMap<NetworkId, Arc<Network>>,
     stacks: OrdMap<StackId, Arc<Stack>>,
     cluster: Option<Arc<Cluster>>,
+    payloads: OrdMap<PayloadId, Arc<Payload>>,
     indexes: Indexes,
 }
 
@@ -172,6 +174,34 @@ impl Store {
         self.stacks.values()
     }
 
+    /// That version of a secret or config.
+    #[must_use]
+    pub fn payload(&self, id: PayloadId) -> Option<&Arc<Payload>> {
+        self.payloads.get(&id)
+    }
+
+    /// All versions of a secret or config, the oldest first.
+    pub fn payload_versions(
+        &self,
+        kind: PayloadKind,
+        name: &str,
+    ) -> impl DoubleEndedIterator<Item = &Arc<Payload>> {
+        let versions = self.indexes.payload_names.get(&(kind.into(), name.to_owned()));
+        let ids = versions.into_iter().flat_map(|versions| versions.values());
+        ids.filter_map(|id| self.payloads.get(id))
+    }
+
+    /// The newest version of a secret or config.
+    #[must_use]
+    pub fn newest_payload(&self, kind: PayloadKind, name: &str) -> Option<&Arc<Payload>> {
+        self.payload_versions(kind, name).next_back()
+    }
+
+    /// All versions of all secrets and configs, by id.
+    pub fn payloads(&self) -> impl Iterator<Item = &Arc<Payload>> {
+        self.payloads.values()
+    }
+
     /// Who holds an address: a task that is not over, or a service by its VIP.
     #[must_use]
     pub fn address_holder(&self, network: NetworkId, address: IpAddr) -> Option<Key> {
@@ -188,10 +218,12 @@ impl Store {
             Key::Network(id) => self.networks.get(&id).cloned().map(Object::Network),
             Key::Stack(id) => self.stacks.get(&id).cloned().map(Object::Stack),
             Key::Cluster => self.cluster.clone().map(Object::Cluster),
+            Key::Payload(id) => self.payloads.get(&id).cloned().map(Object::Payload),
         }
     }
 
-    /// All objects: networks before services before tasks, so that each finds what it points at.
+    /// All objects: networks and payloads before services before tasks, so that each finds what it
+    /// points at.
     pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
         let nodes = self.nodes.values().cloned().map(Object::Node);
         let stacks = self.stacks.values().cloned().map(Object::Stack);
@@ -199,7 +231,9 @@ impl Store {
         let services = self.services.values().cloned().map(Object::Service);
         let tasks = self.tasks.values().cloned().map(Object::Task);
         let cluster = self.cluster.iter().cloned().map(Object::Cluster);
-        cluster.chain(nodes).chain(stacks).chain(networks).chain(services).chain(tasks)
+        let payloads = self.payloads.values().cloned().map(Object::Payload);
+        let first = cluster.chain(nodes).chain(stacks).chain(networks).chain(payloads);
+        first.chain(services).chain(tasks)
     }
 
     /// Does all of `changes`, or nothing. `index` is the entry's raft index and becomes the
@@ -228,6 +262,13 @@ impl Store {
                 check_version(&old, expected)?;
                 self.remove(&old);
                 Ok(Some(Event::Deleted(old)))
+            }
+            Change::Expect { version, key } => {
+                let found = self.object(key).map_or(0, |object| object.meta().version);
+                if found == version {
+                    return Ok(None);
+                }
+                Err(Conflict::Stale { key, expected: version, found })
             }
             Change::Report { task, status } => Ok(self.report(task, status)),
         }
@@ -290,6 +331,10 @@ impl Store {
                 seal(&mut Arc::make_mut(&mut new).meta);
                 Object::Cluster(new)
             }
+            Object::Payload(mut new) => {
+                seal(&mut Arc::make_mut(&mut new).meta);
+                Object::Payload(new)
+            }
         }
     }
 
@@ -337,6 +382,7 @@ impl Store {
             Object::Network(object) => drop(self.networks.insert(object.id, object)),
             Object::Stack(object) => drop(self.stacks.insert(object.id, object)),
             Object::Cluster(object) => self.cluster = Some(object),
+            Object::Payload(object) => drop(self.payloads.insert(object.id, object)),
         }
     }
 
@@ -349,6 +395,7 @@ impl Store {
             Key::Network(id) => drop(self.networks.remove(&id)),
             Key::Stack(id) => drop(self.stacks.remove(&id)),
             Key::Cluster => self.cluster = None,
+            Key::Payload(id) => drop(self.payloads.remove(&id)),
         }
     }
 

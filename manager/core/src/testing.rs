@@ -5,11 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use shoal_proto::time::timestamp;
+use shoal_proto::time::{proto_duration, timestamp};
 use shoal_proto::v1::{
-    ContainerSpec, NetworkAttachmentSpec, NetworkSpec, NodeDescription, NodeSpec, NodeState,
-    NodeStatus, PortSpec, ReplicatedMode, Resources, ServiceMode, ServiceSpec, StackNetwork,
-    StackService, StackSpec, TaskSpec, TaskState, TaskStatus, service_mode,
+    ContainerSpec, JobStatus, NetworkAttachmentSpec, NetworkSpec, NodeDescription, NodeSpec,
+    NodeState, NodeStatus, PortSpec, ReplicatedMode, Resources, ServiceMode, ServiceSpec,
+    StackNetwork, StackService, StackSpec, TaskSpec, TaskState, TaskStatus, UpdateConfig,
+    UpdateStatus, service_mode,
 };
 use shoal_proto::{NetworkId, NodeId, ServiceId, StackId, TaskId};
 
@@ -173,6 +174,11 @@ pub(crate) fn service_spec(name: &str, replicas: u64) -> ServiceSpec {
         name: name.to_owned(),
         task: Some(TaskSpec { container: Some(container), ..TaskSpec::default() }),
         mode: Some(ServiceMode { mode: Some(mode) }),
+        // A task that runs is good at once.
+        update: Some(UpdateConfig {
+            monitor: Some(proto_duration(Duration::ZERO)),
+            ..UpdateConfig::default()
+        }),
         ..ServiceSpec::default()
     }
 }
@@ -188,6 +194,10 @@ pub(crate) fn service(number: u128, name: &str, replicas: u64) -> Service {
         vips: Vec::new(),
         ports: Vec::new(),
         removing: false,
+        revisions: [].into(),
+        last_spec_version: 1,
+        update: UpdateStatus::default(),
+        job: JobStatus::default(),
     }
 }
 
@@ -259,6 +269,10 @@ pub(crate) fn task(number: u128, service: &Service, slot: u64) -> Task {
         failures: 0,
         waiting_for: String::new(),
         generic_resources: Vec::new(),
+        stop_reason: String::new(),
+        only_node: None,
+        job_iteration: service.job.iteration,
+        moving: false,
     }
 }
 

@@ -86,7 +86,9 @@ impl Api {
                 set(&mut settings.node_down_after, &request.node_down_after);
                 set(&mut settings.certificate_validity, &request.certificate_validity);
                 set(&mut settings.fencing_lease, &request.fencing_lease);
+                set(&mut settings.rebalance_interval, &request.rebalance_interval);
                 settings.autolock = request.autolock.unwrap_or(settings.autolock);
+                settings.rebalance = request.rebalance.unwrap_or(settings.rebalance);
                 settings.check().map_err(|error| Status::invalid_argument(error.to_string()))?;
                 state.spec = Some(settings.spec());
                 match (settings.autolock, state.unlock_key.is_empty()) {

@@ -1,20 +1,19 @@
 //! What listings show of objects.
 
 use shoal_core::lookup::{self, LookupError};
+use shoal_core::orchestrator::counts;
 use shoal_core::store::{Service, Stack, Store, Task};
-use shoal_proto::v1::{ListTasksRequest, ServiceCounts, ServiceSummary, StackSummary, TaskState};
+use shoal_proto::v1::{ListTasksRequest, ServiceCounts, ServiceSummary, StackSummary};
 use shoal_proto::{NodeId, ServiceId, StackId};
 
-pub(super) fn counts(store: &Store, service: &Service) -> ServiceCounts {
-    let running = store
-        .service_tasks(service.id)
-        .filter(|task| task.state() == TaskState::Running && task.desired <= TaskState::Running);
-    let desired = if service.removing { 0 } else { service.replicas() };
-    ServiceCounts { running: running.count() as u64, desired }
+/// A service without its history, which most don't ask for.
+pub(super) fn brief(service: &Service) -> shoal_proto::v1::Service {
+    let without = Service { revisions: [].into(), ..service.clone() };
+    (&without).into()
 }
 
 pub(super) fn service_summary(store: &Store, service: &Service) -> ServiceSummary {
-    ServiceSummary { service: Some(service.into()), counts: Some(counts(store, service)) }
+    ServiceSummary { service: Some(brief(service)), counts: Some(counts(store, service)) }
 }
 
 pub(super) fn stack_summary(store: &Store, stack: &Stack) -> StackSummary {

@@ -7,11 +7,12 @@ use shoal_core::lookup::{self, LookupError};
 use shoal_core::store::{Event, Key, Object, Store};
 use shoal_proto::v1::watch_event::Event as Wire;
 use shoal_proto::v1::{RemovedObject, WatchEvent, WatchRequest};
-use shoal_proto::{ServiceId, StackId};
+use shoal_proto::{NodeId, ServiceId, StackId};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::Stream;
 use tonic::Status;
 
+use super::view;
 use crate::raft::Raft;
 
 /// Which objects a watch is about. Services are remembered, so that the end of a task is told
@@ -20,6 +21,7 @@ struct Filter {
     all: bool,
     stack: Option<StackId>,
     services: BTreeSet<ServiceId>,
+    node: Option<NodeId>,
 }
 
 impl Filter {
@@ -32,7 +34,12 @@ impl Filter {
         if !request.service.is_empty() {
             services.insert(lookup::service(store, &request.service)?.id);
         }
-        Ok(Self { all: stack.is_none() && services.is_empty(), stack, services })
+        let node = match request.node.as_str() {
+            "" => None,
+            name => Some(lookup::node(store, name)?.id),
+        };
+        let all = stack.is_none() && services.is_empty() && node.is_none();
+        Ok(Self { all, stack, services, node })
     }
 
     fn wants(&mut self, object: &Object) -> bool {
@@ -46,23 +53,28 @@ impl Filter {
                 }
                 self.services.contains(&service.id)
             }
-            Object::Task(task) => self.services.contains(&task.service),
+            Object::Task(task) => {
+                self.services.contains(&task.service)
+                    || (self.node.is_some() && task.node == self.node)
+            }
             Object::Network(network) => self.stack.is_some() && network.stack == self.stack,
             Object::Stack(stack) => self.stack == Some(stack.id),
-            Object::Node(_) | Object::Cluster(_) => false,
+            Object::Node(node) => self.node == Some(node.id),
+            Object::Cluster(_) | Object::Payload(_) => false,
         }
     }
 }
 
-/// None for what is the managers' own: the cluster's object holds the secrets of its tokens.
+/// None for what is the managers' own: the cluster's object holds the secrets of its tokens, and
+/// payloads are asked for one by one.
 fn wire(object: &Object) -> Option<WatchEvent> {
     let event = match object {
         Object::Node(object) => Wire::Node((&**object).into()),
-        Object::Service(object) => Wire::Service((&**object).into()),
+        Object::Service(object) => Wire::Service(view::brief(object)),
         Object::Task(object) => Wire::Task((&**object).into()),
         Object::Network(object) => Wire::Network((&**object).into()),
         Object::Stack(object) => Wire::Stack((&**object).into()),
-        Object::Cluster(_) => return None,
+        Object::Cluster(_) | Object::Payload(_) => return None,
     };
     Some(WatchEvent { event: Some(event) })
 }
@@ -74,7 +86,7 @@ fn removed(object: &Object) -> Option<WatchEvent> {
         Key::Task(id) => ("task", id.to_string()),
         Key::Network(id) => ("network", id.to_string()),
         Key::Stack(id) => ("stack", id.to_string()),
-        Key::Cluster => return None,
+        Key::Cluster | Key::Payload(_) => return None,
     };
     let object = RemovedObject { kind: kind.to_owned(), id };
     Some(WatchEvent { event: Some(Wire::Removed(object)) })

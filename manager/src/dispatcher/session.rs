@@ -93,6 +93,11 @@ async fn receive(
                 // The sender ends together with the session.
                 let _ = direct.send(ManagerMessage { message });
             }
+            Some(agent_message::Message::Inventory(inventory)) => {
+                if let Err(error) = dispatcher.note_inventory(node, &inventory).await {
+                    tracing::warn!(node.id = %node, error = error.message(), "can't note its volumes");
+                }
+            }
             Some(agent_message::Message::Hello(_) | agent_message::Message::Ack(_)) | None => {}
         }
     }

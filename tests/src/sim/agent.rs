@@ -48,6 +48,12 @@ pub(super) struct Agent {
     may_fail: bool,
 }
 
+/// Its program ends by itself.
+fn is_job(task: &Task) -> bool {
+    let container = task.spec.as_ref().and_then(|spec| spec.container.as_ref());
+    container.is_some_and(|container| container.image.starts_with("job:"))
+}
+
 impl Agent {
     pub(super) fn new(host: HostId) -> Self {
         Self {
@@ -244,6 +250,9 @@ impl Agent {
                 _ if desired > TaskState::Running => TaskState::Shutdown,
                 TaskState::Starting | TaskState::Running if !running.runs => TaskState::Failed,
                 TaskState::Running if self.may_fail && world.rng.chance(1) => TaskState::Failed,
+                TaskState::Running if is_job(&running.task) && world.rng.chance(20) => {
+                    TaskState::Complete
+                }
                 TaskState::Running => continue,
                 TaskState::Preparing if self.may_fail && world.rng.chance(3) => TaskState::Rejected,
                 TaskState::Ready if desired < TaskState::Running => continue,

@@ -5,11 +5,13 @@ use std::hash::{DefaultHasher, Hasher};
 
 use prost::Message as _;
 use shoal_core::managers;
+use shoal_core::orchestrator::counts;
 use shoal_core::store::{Event, Key, Object, Store, Task};
 use shoal_manager::raft::{Commit, Leadership, Members};
-use shoal_proto::v1::{self, NodeState, PublishMode, TaskState};
+use shoal_proto::v1::{self, NodeState, PublishMode, TaskState, UpdateState};
 
 use super::agent::Agent;
+use super::client::Kind;
 use super::manager::Manager;
 use super::{HostId, node_id};
 
@@ -101,12 +103,14 @@ fn rises(event: &Event) {
     }
 }
 
-/// No slot has two tasks that are to run, unless one is on a node that is down.
+/// No slot has two tasks that are to run, unless one is on a node that is down or the service's tasks
+/// may overlap.
 fn slots(store: &Store) {
     let mut seen = BTreeMap::new();
     for task in store.tasks() {
         let wanted = task.desired == TaskState::Running && !task.state().is_terminal();
-        if wanted && !store.is_lost(task) {
+        let overlaps = Kind::of(&task.service_name) == Kind::StartFirst;
+        if wanted && !overlaps && !store.is_lost(task) {
             let other = seen.insert((task.service, task.slot), task.id);
             assert!(other.is_none(), "{}.{}: two wanted tasks", task.service_name, task.slot);
         }
@@ -217,9 +221,23 @@ pub(super) fn unrest(store: &Store, agents: &BTreeMap<HostId, Agent>) -> Option<
         let held = tasks
             .iter()
             .any(|task| task.is_live() && task.node.is_none() && !task.status.error.is_empty());
-        let is_full = current == service.replicas() && up == current;
-        (!is_full && !held).then(|| {
-            format!("{name} has {up} of {}, {current} of them current", service.replicas())
+        let counts = counts(store, service);
+        match Kind::of(name) {
+            // One of a run that is going on or not.
+            Kind::Scheduled => return None,
+            Kind::Job | Kind::GlobalJob => {
+                let is_over = counts.completed >= counts.completions;
+                let words = || format!("{name}: {} of {}", counts.completed, counts.completions);
+                return (!is_over && !held).then(words);
+            }
+            Kind::Replicated | Kind::StartFirst | Kind::Global => {}
+        }
+        let update = service.update.state();
+        let is_paused = matches!(update, UpdateState::Paused | UpdateState::RollbackPaused);
+        let is_full = up == counts.desired && (current == up || is_paused);
+        let goes_on = matches!(update, UpdateState::Updating | UpdateState::RollingBack);
+        ((!is_full || goes_on) && !held).then(|| {
+            format!("{name} has {up} of {}, {current} of them current, {update}", counts.desired)
         })
     })
 }

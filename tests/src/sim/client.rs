@@ -2,16 +2,21 @@
 //! what was acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use shoal_core::context::Context;
 use shoal_core::deploy;
 use shoal_core::node::{self, NodeUpdate};
-use shoal_core::store::{Change, Changes, Store};
+use shoal_core::settings::Settings;
+use shoal_core::store::{Change, Changes, Service, Store};
 use shoal_manager::raft::ProposeError;
+use shoal_proto::time::proto_duration;
 use shoal_proto::v1::{
-    ContainerSpec, NetworkAttachmentSpec, NetworkSpec, NodeAvailability, NodeRole, PortSpec,
-    PublishMode, ReplicatedMode, Resources, ServiceMode, ServiceSpec, StackNetwork, StackService,
-    StackSpec, TaskSpec, service_mode,
+    ContainerSpec, GlobalJobMode, GlobalMode, NetworkAttachmentSpec, NetworkSpec, NodeAvailability,
+    NodeRole, PortSpec, PublishMode, ReplicatedJobMode, ReplicatedMode, Resources, Schedule,
+    ServiceMode, ServiceSpec, StackNetwork, StackService, StackSpec, TaskSpec, UpdateConfig,
+    UpdateFailureAction, UpdateOrder, service_mode,
 };
 
 use super::manager::{Manager, joined};
@@ -85,7 +90,7 @@ impl Client {
         }
         let names: Vec<String> = store.stacks().map(|stack| stack.spec.name.clone()).collect();
         let any = |choice: &mut Rng| names[choice.below(names.len() as u64) as usize].clone();
-        match choice.below(22) {
+        match choice.below(28) {
             20 | 21 => {
                 let hosts: Vec<HostId> = managers.iter().copied().collect();
                 let host = hosts[choice.below(hosts.len() as u64) as usize];
@@ -96,6 +101,33 @@ impl Client {
                 };
                 let update = NodeUpdate { role: Some(role), ..NodeUpdate::default() };
                 node::update(store, node, &update, context, &mut changes).ok()?;
+                Some((Deed::Other, changes.into_vec()))
+            }
+            22 | 23 => {
+                let service = any_service(store, choice)?;
+                let number = choice.below(4);
+                deploy::roll_back_service(store, service, number, context, &mut changes).ok()?;
+                Some((Deed::Other, changes.into_vec()))
+            }
+            24 | 25 => {
+                let service = any_service(store, choice)?;
+                let replicas = choice.below(5);
+                deploy::scale_service(service, replicas, context, &mut changes).ok()?;
+                Some((Deed::Other, changes.into_vec()))
+            }
+            26 => {
+                let service = any_service(store, choice)?;
+                let spec = (*service.spec).clone();
+                deploy::update_service(store, service, 0, spec, context, &mut changes).ok()?;
+                Some((Deed::Other, changes.into_vec()))
+            }
+            27 => {
+                let mut new = (**store.cluster()?).clone();
+                let mut settings = Settings::of(store);
+                settings.rebalance = choice.chance(50);
+                settings.rebalance_interval = Duration::from_secs(1);
+                new.state.spec = Some(settings.spec());
+                changes.update(context, new);
                 Some((Deed::Other, changes.into_vec()))
             }
             0..=5 => {
@@ -169,13 +201,88 @@ impl Client {
     }
 }
 
+fn any_service<'a>(store: &'a Store, choice: &mut Rng) -> Option<&'a Arc<Service>> {
+    let services: Vec<_> = store.services().collect();
+    services.get(choice.below(services.len() as u64) as usize).copied()
+}
+
+/// What a service is for good follows from its name: its mode, and whether a slot may have two tasks
+/// at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Replicated,
+    StartFirst,
+    Global,
+    Job,
+    GlobalJob,
+    Scheduled,
+}
+
+impl Kind {
+    pub(super) fn of(name: &str) -> Self {
+        let number: u32 = name.bytes().filter(u8::is_ascii_digit).map(u32::from).sum();
+        match number % 10 {
+            0..=2 => Self::Replicated,
+            3..=4 => Self::StartFirst,
+            5..=6 => Self::Global,
+            7 => Self::Job,
+            8 => Self::GlobalJob,
+            _ => Self::Scheduled,
+        }
+    }
+
+    fn mode(self, count: u64) -> service_mode::Mode {
+        use service_mode::Mode;
+        match self {
+            Self::Replicated | Self::StartFirst => {
+                Mode::Replicated(ReplicatedMode { replicas: count })
+            }
+            Self::Global => Mode::Global(GlobalMode {}),
+            Self::GlobalJob => Mode::GlobalJob(GlobalJobMode {}),
+            Self::Job | Self::Scheduled => Mode::ReplicatedJob(ReplicatedJobMode {
+                max_concurrent: count / 2,
+                total_completions: count,
+            }),
+        }
+    }
+
+    pub(super) fn is_job(self) -> bool {
+        matches!(self, Self::Job | Self::GlobalJob | Self::Scheduled)
+    }
+
+    fn update(self, choice: &mut Rng) -> Option<UpdateConfig> {
+        let order = match self {
+            Self::StartFirst => UpdateOrder::StartFirst,
+            Self::Replicated | Self::Global => UpdateOrder::StopFirst,
+            Self::Job | Self::GlobalJob | Self::Scheduled => return None,
+        };
+        let action = match choice.below(3) {
+            0 => UpdateFailureAction::Pause,
+            1 => UpdateFailureAction::Continue,
+            _ => UpdateFailureAction::Rollback,
+        };
+        Some(UpdateConfig {
+            parallelism: Some(choice.below(3)),
+            delay: Some(proto_duration(choice.millis(0, 1000))),
+            failure_action: action.into(),
+            monitor: Some(proto_duration(choice.millis(0, 2000))),
+            max_failure_ratio: if choice.chance(30) { 0.5 } else { 0.0 },
+            order: order.into(),
+            progress_deadline: Some(proto_duration(Duration::from_secs(15))),
+        })
+    }
+}
+
 /// One or two services with all that can be overcommitted.
 fn spec(stack: &str, choice: &mut Rng) -> StackSpec {
     let service = |number: u64, choice: &mut Rng| {
         let name = format!("web{number}");
+        let full_name = format!("{stack}_{name}");
+        let kind = Kind::of(&full_name);
         let replicas = choice.below(4);
-        let container =
-            ContainerSpec { image: format!("app:{}", choice.below(3)), ..ContainerSpec::default() };
+        let what = if kind.is_job() { "job" } else { "app" };
+        let image = format!("{what}:{}", choice.below(3));
+        let container = ContainerSpec { image, ..ContainerSpec::default() };
         let reservations = Resources {
             nano_cpus: choice.below(3) as i64 * 500_000_000,
             memory_bytes: choice.below(3) as i64 * (512 << 20),
@@ -199,15 +306,19 @@ fn spec(stack: &str, choice: &mut Rng) -> StackSpec {
                 network_id: "net".to_owned(),
                 ..NetworkAttachmentSpec::default()
             }],
-            fenced: choice.chance(40),
+            fenced: kind != Kind::StartFirst && choice.chance(40),
+            priority: if choice.chance(20) { 1 } else { 0 },
             ..TaskSpec::default()
         };
-        let mode = service_mode::Mode::Replicated(ReplicatedMode { replicas });
+        let schedule = (kind == Kind::Scheduled)
+            .then(|| Schedule { cron: "* * * * *".to_owned(), ..Schedule::default() });
         let spec = ServiceSpec {
-            name: format!("{stack}_{name}"),
+            name: full_name,
             task: Some(task),
-            mode: Some(ServiceMode { mode: Some(mode) }),
+            mode: Some(ServiceMode { mode: Some(kind.mode(replicas)) }),
             ports,
+            update: kind.update(choice),
+            schedule,
             ..ServiceSpec::default()
         };
         StackService { name, spec: Some(spec) }

@@ -378,7 +378,10 @@ impl Lead {
                         self.touched = None;
                         break;
                     }
-                    Object::Node(_) | Object::Stack(_) | Object::Cluster(_) => {}
+                    Object::Node(_)
+                    | Object::Stack(_)
+                    | Object::Cluster(_)
+                    | Object::Payload(_) => {}
                 }
             }
         }

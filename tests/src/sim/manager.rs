@@ -221,6 +221,7 @@ impl Manager {
                     world.send_down(session, ManagerMessage { message });
                 }
             }
+            Some(agent_message::Message::Inventory(_)) => {}
             Some(agent_message::Message::Status(update)) => {
                 let Some(held) = lead.sessions.get(&session) else { return };
                 if !lead.liveness.heard(held.node, held.turn, now) {
@@ -323,8 +324,8 @@ impl Manager {
                 let name = &task.service_name;
                 let why = &task.status.error;
                 format!(
-                    "{name}.{} {state}/{desired} on {node:?} {why} {}",
-                    task.slot, task.waiting_for
+                    "{name}.{} {state}/{desired} on {node:?} {why} {} {}",
+                    task.slot, task.waiting_for, task.stop_reason
                 )
             })
             .collect();

@@ -59,7 +59,7 @@ pub(super) struct Rates {
     device_write_iops: Vec<DeviceLimit>,
 }
 
-pub(super) fn bytes(text: &str) -> Result<i64, String> {
+pub(in crate::command) fn bytes(text: &str) -> Result<i64, String> {
     let size: ByteSize = text.parse().map_err(|error| format!("{error}"))?;
     i64::try_from(size.0).map_err(|_| format!("{text} is too large"))
 }
@@ -69,7 +69,7 @@ fn swap(text: &str) -> Result<i64, String> {
 }
 
 /// In billionths.
-fn cpus(text: &str) -> Result<i64, String> {
+pub(in crate::command) fn cpus(text: &str) -> Result<i64, String> {
     match text.parse::<f64>() {
         Ok(number) if (0.01..1e6).contains(&number) => Ok((number * 1e9).round() as i64),
         _ => Err(format!("{text:?} is no number of CPUs such as 0.5")),

@@ -66,7 +66,7 @@ fn name(text: &str) -> Result<String, String> {
 }
 
 /// `type=bind,source=/host,target=/in,readonly`
-pub(super) fn mount(text: &str) -> Result<Mount, String> {
+pub(in crate::command) fn mount(text: &str) -> Result<Mount, String> {
     let mut mount = Mount::default();
     let mut kind = MountType::Volume;
     for part in text.split(',') {

@@ -8,10 +8,11 @@ use anyhow::{Context, bail};
 use clap::Args;
 use shoal_proto::time::proto_duration;
 use shoal_proto::v1::{
-    ContainerConfig, ContainerRestart, ContainerRestartPolicy, ContainerSpec, Device, HealthCheck,
-    LogDriver, Mount, Ulimit,
+    ContainerConfig, ContainerRestart, ContainerRestartPolicy, ContainerSpec, Device, LogDriver,
+    Mount, Ulimit,
 };
 
+use super::health::Health;
 use super::limits::{Limits, Rates, bytes};
 use super::mount;
 use super::port::{self, Published};
@@ -141,27 +142,8 @@ pub(super) struct Options {
     /// When it ends: no, on-failure[:TIMES], always, unless-stopped
     #[arg(long, value_name = "POLICY", value_parser = restart, default_value = "no")]
     restart: ContainerRestartPolicy,
-    /// Command that tells whether it is well
-    #[arg(long, value_name = "COMMAND")]
-    health_cmd: Option<String>,
-    /// Time between two checks [default: 30s]
-    #[arg(long, value_name = "TIME", value_parser = shoal_proto::duration::parse)]
-    health_interval: Option<Duration>,
-    /// How long a check may take [default: 30s]
-    #[arg(long, value_name = "TIME", value_parser = shoal_proto::duration::parse)]
-    health_timeout: Option<Duration>,
-    /// While failures don't count [default: 0s]
-    #[arg(long, value_name = "TIME", value_parser = shoal_proto::duration::parse)]
-    health_start_period: Option<Duration>,
-    /// Time between two checks in the start period [default: 5s]
-    #[arg(long, value_name = "TIME", value_parser = shoal_proto::duration::parse)]
-    health_start_interval: Option<Duration>,
-    /// Failures in a row that make it unhealthy [default: 3]
-    #[arg(long, value_name = "TIMES")]
-    health_retries: Option<u32>,
-    /// No health check, though the image has one
-    #[arg(long)]
-    no_healthcheck: bool,
+    #[command(flatten)]
+    health: Health,
     /// Run it under a small init, which reaps and forwards signals
     #[arg(long)]
     init: bool,
@@ -232,7 +214,7 @@ pub(super) fn restart_policy(text: &str) -> Result<ContainerRestartPolicy, Strin
     restart(text)
 }
 
-fn ulimit(text: &str) -> Result<Ulimit, String> {
+pub(in crate::command) fn ulimit(text: &str) -> Result<Ulimit, String> {
     let wrong = || format!("{text:?} is not of the form NAME=SOFT[:HARD]");
     let (name, values) = text.split_once('=').ok_or_else(wrong)?;
     let (soft, hard) = values.split_once(':').unwrap_or((values, values));
@@ -295,7 +277,7 @@ fn device_at(text: &str) -> Result<Device, String> {
 }
 
 /// `NAME=VALUE` pairs.
-pub(super) fn pairs<C: FromIterator<(String, String)>>(list: &[String]) -> C {
+pub(in crate::command) fn pairs<C: FromIterator<(String, String)>>(list: &[String]) -> C {
     let pair = |entry: &String| {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
         (name.to_owned(), value.to_owned())
@@ -304,7 +286,10 @@ pub(super) fn pairs<C: FromIterator<(String, String)>>(list: &[String]) -> C {
 }
 
 /// A name alone takes its value from here; without one here it is left out.
-pub(super) fn environment(given: &[String], files: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+pub(in crate::command) fn environment(
+    given: &[String],
+    files: &[PathBuf],
+) -> anyhow::Result<Vec<String>> {
     let mut entries = Vec::new();
     for file in files {
         let text = fs::read_to_string(file)
@@ -344,28 +329,10 @@ fn security(options: &[String]) -> anyhow::Result<Vec<String>> {
 }
 
 impl Options {
-    fn health_check(&self) -> Option<HealthCheck> {
-        let time = |time: &Option<Duration>| time.map(proto_duration);
-        if self.no_healthcheck {
-            return Some(HealthCheck { test: vec!["NONE".to_owned()], ..HealthCheck::default() });
-        }
-        let check = HealthCheck {
-            test: match &self.health_cmd {
-                Some(line) => vec!["CMD-SHELL".to_owned(), line.clone()],
-                None => Vec::new(),
-            },
-            interval: time(&self.health_interval),
-            timeout: time(&self.health_timeout),
-            start_period: time(&self.health_start_period),
-            start_interval: time(&self.health_start_interval),
-            retries: self.health_retries.unwrap_or_default(),
-        };
-        (check != HealthCheck::default()).then_some(check)
-    }
-
     /// In the words of the API.
     pub(super) fn config(self) -> anyhow::Result<ContainerConfig> {
-        let healthcheck = self.health_check();
+        let mut healthcheck = None;
+        self.health.apply(&mut healthcheck);
         let mounts = [self.volume, self.mount, self.tmpfs].concat();
         let mut limits = self.limits.wire();
         limits.oom_kill_disable = self.oom_kill_disable;

@@ -7,9 +7,9 @@ use shoal_proto::v1::{PortProtocol, PortSpec, PublishMode};
 
 /// The ports that one `-p` publishes.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Published(pub(super) Vec<PortSpec>);
+pub(in crate::command) struct Published(pub(in crate::command) Vec<PortSpec>);
 
-pub(super) fn parse(text: &str) -> Result<Published, String> {
+pub(in crate::command) fn parse(text: &str) -> Result<Published, String> {
     let wrong = |why: &str| format!("{why}; want [[ADDRESS:]PORT:]PORT[/tcp|udp|sctp]");
     let (rest, protocol) = match text.rsplit_once('/') {
         None => (text, PortProtocol::Tcp),

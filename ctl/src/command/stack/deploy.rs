@@ -1,6 +1,7 @@
 //! `ctl stack deploy`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use shoal_compose::{LoadOptions, SourceFile, dotenv};
+use shoal_compose::{LoadOptions, PayloadFile, SourceFile, dotenv};
 use shoal_proto::duration;
 use shoal_proto::v1::{DeployStackRequest, StackSpec, WatchRequest};
 
@@ -61,7 +62,8 @@ pub(crate) struct Deploy {
 }
 
 impl Deploy {
-    /// Reads the file. Warnings go to standard error.
+    /// Reads the file, and those that it names for secrets and configs. Warnings go to standard
+    /// error.
     pub(crate) fn load(&self) -> anyhow::Result<StackSpec> {
         let path = match &self.file {
             Some(path) => path.clone(),
@@ -100,16 +102,50 @@ impl Deploy {
             environment: &environment,
         };
         match shoal_compose::load(&source, &options) {
-            Ok(loaded) => {
+            Ok(mut loaded) => {
                 loaded
                     .warnings
                     .iter()
                     .for_each(|warning| output::note(format!("warning: {warning}")));
+                read_payloads(&loaded.files, &mut loaded.spec)?;
                 Ok(loaded.spec)
             }
             Err(errors) => bail!("the compose file can't be used\n{errors}"),
         }
     }
+}
+
+/// Sets the data of the secrets and configs that are in files. All files that can't be used are
+/// told of at once.
+fn read_payloads(files: &[PayloadFile], spec: &mut StackSpec) -> anyhow::Result<()> {
+    let mut wrong = Vec::new();
+    for file in files {
+        match (content(&file.path, file.limit), spec.payloads.get_mut(file.payload)) {
+            (Ok(data), Some(payload)) => payload.data = data,
+            (Ok(_), None) => {}
+            (Err(rule), _) => wrong.push(file.diagnostic(rule).to_string()),
+        }
+    }
+    if !wrong.is_empty() {
+        bail!("the compose file can't be used\n{}", wrong.join("\n"));
+    }
+    Ok(())
+}
+
+/// All of a file, or why it is none that can be used.
+fn content(path: &str, limit: usize) -> Result<Vec<u8>, String> {
+    let failed = |error: std::io::Error| format!("can't read {path}: {error}");
+    let file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_dir() {
+        return Err(format!("{path} is a folder; want a file"));
+    }
+    let mut data = Vec::new();
+    // It may be no regular file, and have no end.
+    file.take(limit as u64 + 1).read_to_end(&mut data).map_err(failed)?;
+    if data.len() > limit {
+        return Err(format!("{path} is too large; {limit} bytes are the most"));
+    }
+    Ok(data)
 }
 
 fn note_overrides(file: &Path) {
@@ -172,9 +208,48 @@ pub(super) async fn run(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::fs;
 
-    use super::variables;
+    use shoal_compose::{LoadOptions, SourceFile};
+    use shoal_proto::v1::StackSpec;
+
+    use super::{read_payloads, variables};
+
+    /// What becomes of a config whose file is `path`.
+    fn config(folder: &std::path::Path, path: &str) -> Result<StackSpec, String> {
+        let service = "services: {web: {image: nginx, configs: [data]}}";
+        let text = format!("{service}\nconfigs:\n  data: {{file: {path}}}\n");
+        let options = LoadOptions {
+            project_name: Some("shop"),
+            default_name: "",
+            working_dir: &folder.to_string_lossy(),
+            environment: &BTreeMap::new(),
+        };
+        let source = SourceFile { path: "app.yml".to_owned(), text };
+        let mut loaded = shoal_compose::load(&source, &options).unwrap();
+        read_payloads(&loaded.files, &mut loaded.spec).map_err(|error| error.to_string())?;
+        Ok(loaded.spec)
+    }
+
+    #[test]
+    fn a_file_that_is_no_data_is_refused_with_its_place() {
+        let folder = std::env::temp_dir().join(format!("shoal-payload-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("some"), "a\n").unwrap();
+        fs::write(folder.join("most"), vec![0_u8; 1_024_000]).unwrap();
+        fs::write(folder.join("more"), vec![0_u8; 1_024_001]).unwrap();
+        let some = config(&folder, "./some").unwrap();
+        let most = config(&folder, "most").unwrap();
+        let wrong = ["./none", ".", "more"].map(|path| config(&folder, path).unwrap_err());
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(some.payloads[0].data, b"a\n");
+        assert_eq!(most.payloads[0].data.len(), 1_024_000);
+        for (error, rule) in wrong.iter().zip(["can't read", "is a folder", "is too large"]) {
+            assert!(error.contains("app.yml:3:16: configs.data.file: "), "{error}");
+            assert!(error.contains(rule), "{error}");
+        }
+    }
 
     #[test]
     fn an_env_file_may_be_missing_but_not_unreadable() {

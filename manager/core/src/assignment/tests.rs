@@ -21,6 +21,7 @@ struct Agent {
     tasks: BTreeMap<String, v1::Task>,
     networks: BTreeMap<String, v1::Network>,
     endpoints: BTreeMap<String, v1::ServiceEndpoints>,
+    payloads: BTreeMap<String, v1::Payload>,
 }
 
 impl Agent {
@@ -37,6 +38,10 @@ impl Agent {
                 Change::Endpoints(endpoints) => {
                     self.endpoints.insert(endpoints.service_id.clone(), endpoints);
                 }
+                Change::Payload(payload) => {
+                    self.payloads.insert(payload.id.clone(), payload);
+                }
+                Change::RemovePayload(id) => assert!(self.payloads.remove(&id).is_some()),
                 Change::RemoveTask(id) => assert!(self.tasks.remove(&id).is_some()),
                 Change::RemoveNetwork(id) => assert!(self.networks.remove(&id).is_some()),
                 Change::RemoveEndpoints(id) => assert!(self.endpoints.remove(&id).is_some()),
@@ -49,10 +54,12 @@ fn place_in_order(change: &AssignmentChange) -> u8 {
     match change.change.as_ref().expect("no change is empty") {
         Change::Network(_) => 0,
         Change::Endpoints(_) => 1,
-        Change::Task(_) => 2,
-        Change::RemoveTask(_) => 3,
-        Change::RemoveEndpoints(_) => 4,
-        Change::RemoveNetwork(_) => 5,
+        Change::Payload(_) => 2,
+        Change::Task(_) => 3,
+        Change::RemoveTask(_) => 4,
+        Change::RemovePayload(_) => 5,
+        Change::RemoveEndpoints(_) => 6,
+        Change::RemoveNetwork(_) => 7,
     }
 }
 

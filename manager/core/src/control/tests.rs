@@ -11,7 +11,7 @@ use shoal_proto::v1::{
 use super::{Control, merge};
 use crate::deploy::{deploy_stack, remove_stack};
 use crate::lookup;
-use crate::store::{Change, Key, Object, Task};
+use crate::store::{self, Change, Key, Object, Task};
 use crate::testing::{
     Cluster, Lcg, declared, node, port, service, service_spec, stack, stack_spec,
 };
@@ -91,7 +91,10 @@ impl Leader {
             };
             let running = store.service_tasks(service.id).filter(|task| up(task)).count() as u64;
             let name = &service.spec.name;
-            assert_eq!(running, service.replicas(), "{case}: running tasks of {name}");
+            let store::ServiceMode::Replicated(wanted) = service.mode() else {
+                panic!("{name} is another")
+            };
+            assert_eq!(running, wanted, "{case}: running tasks of {name}");
             let live = store.service_tasks(service.id).filter(|task| task.is_live()).count() as u64;
             assert_eq!(live, running, "{case}: tasks of {name} that are wanted");
         }
@@ -270,7 +273,8 @@ fn an_update_goes_through_where_a_slot_has_all_of_a_generic_resource() {
     let kind = "gpu".to_owned();
     let names = vec!["gpu-a".to_owned()];
     host.description.generic_resources = vec![GenericResource { kind, count: 0, names }];
-    leader.cluster.put(host.clone());
+    let events = leader.cluster.put(host.clone());
+    leader.control.observe(&leader.cluster.store, &events);
     let mut spec = stack_spec("app", &["web"]);
     let reservation = GenericReservation { kind: "gpu".to_owned(), count: 1 };
     let task = declared(&mut spec, "web").task.as_mut().unwrap();
@@ -330,7 +334,7 @@ fn a_large_deploy_is_decided_in_parts_and_all_of_it_comes() {
         let pass =
             leader.cluster.with(|store, context| control.run(store, Duration::ZERO, context));
         assert!(pass.changes.len() <= super::MOST, "{}", pass.changes.len());
-        if pass.changes.is_empty() && pass.wake_at.is_none() {
+        if pass.changes.is_empty() && pass.wake_at.is_none_or(|at| at > leader.cluster.now) {
             break;
         }
         leader.commit(pass.changes);

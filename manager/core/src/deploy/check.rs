@@ -1,14 +1,22 @@
 //! What a spec must keep to, whoever sends it. `ctl` finds most of it with line and column
 //! before it asks; other clients find it here.
 
+mod placement;
+mod update;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use shoal_proto::v1::{GenericReservation, PortSpec, ServiceSpec, StackSpec, service_mode};
+use std::time::SystemTime;
 
+use shoal_proto::v1::{
+    GenericReservation, PayloadKind, PortSpec, ServiceSpec, StackSpec, service_mode,
+};
+
+use super::DeployError;
 use crate::allocator::same_port;
-use crate::scheduler::Constraint;
+use crate::store::Service;
 
 /// Replicas of one service at the most: the size of the default networks' address range times
 /// what an operator may mean, and a bound against a slip of the finger.
@@ -24,19 +32,19 @@ pub struct SpecError {
     pub rule: String,
 }
 
-fn broken(object: &str, rule: impl Into<String>) -> SpecError {
+pub(super) fn broken(object: &str, rule: impl Into<String>) -> SpecError {
     SpecError { object: object.to_owned(), rule: rule.into() }
 }
 
-/// A name of a stack, service or network: as Docker's.
-fn is_name(name: &str) -> bool {
+/// A name of a stack, service, network, secret or config: as Docker's.
+pub(crate) fn is_name(name: &str) -> bool {
     let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     (1..=128).contains(&name.len())
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.chars().all(inner)
 }
 
-pub(super) fn stack(spec: &StackSpec) -> Result<(), SpecError> {
+pub(super) fn stack(spec: &StackSpec, now: SystemTime) -> Result<(), SpecError> {
     let object = format!("stack {:?}", spec.name);
     if !is_name(&spec.name) {
         return Err(broken(&object, NAME_RULE));
@@ -61,8 +69,10 @@ pub(super) fn stack(spec: &StackSpec) -> Result<(), SpecError> {
     }
     let mut names = BTreeSet::new();
     for declared in &spec.services {
-        let service = declared.spec.clone().unwrap_or_default();
-        check_service(&service)?;
+        let spec_of_service = declared.spec.clone().unwrap_or_default();
+        service(&spec_of_service, now)?;
+        let service = spec_of_service;
+        payload_keys(spec, &service)?;
         let object = format!("service {}", service.name);
         let attached = service.task.iter().flat_map(|task| &task.networks);
         for attachment in attached {
@@ -76,6 +86,22 @@ pub(super) fn stack(spec: &StackSpec) -> Result<(), SpecError> {
         }
     }
     ports_of_services(spec)
+}
+
+/// What a service uses of secrets and configs is declared.
+fn payload_keys(stack: &StackSpec, service: &ServiceSpec) -> Result<(), SpecError> {
+    let container = service.task.as_ref().and_then(|task| task.container.as_ref());
+    for used in container.into_iter().flat_map(|container| &container.payloads) {
+        let is_declared = stack.payloads.iter().any(|declared| {
+            let kind = declared.spec.as_ref().map(|spec| spec.kind);
+            declared.key == used.payload_id && kind == Some(used.kind)
+        });
+        if !is_declared {
+            let rule = format!("{} {:?} is not declared", used.kind(), used.payload_id);
+            return Err(broken(&format!("service {}", service.name), rule));
+        }
+    }
+    Ok(())
 }
 
 /// No port is published by two services of the stack.
@@ -102,7 +128,7 @@ fn ports_of_services(spec: &StackSpec) -> Result<(), SpecError> {
 const NAME_RULE: &str =
     "a name has up to 128 letters, digits, '_', '.' and '-', a letter or digit first";
 
-fn check_service(spec: &ServiceSpec) -> Result<(), SpecError> {
+pub(super) fn service(spec: &ServiceSpec, now: SystemTime) -> Result<(), SpecError> {
     let object = format!("service {:?}", spec.name);
     if !is_name(&spec.name) {
         return Err(broken(&object, NAME_RULE));
@@ -112,14 +138,16 @@ fn check_service(spec: &ServiceSpec) -> Result<(), SpecError> {
     if image.is_empty() {
         return Err(broken(&object, "it names no image"));
     }
-    if let Some(service_mode::Mode::Replicated(mode)) =
-        spec.mode.as_ref().and_then(|mode| mode.mode.as_ref())
-    {
-        replicas(&spec.name, mode.replicas)?;
+    match spec.mode.as_ref().and_then(|mode| mode.mode.as_ref()) {
+        Some(service_mode::Mode::Replicated(mode)) => replicas(&spec.name, mode.replicas)?,
+        Some(service_mode::Mode::ReplicatedJob(mode)) => {
+            replicas(&spec.name, mode.total_completions)?;
+        }
+        _ => {}
     }
-    for constraint in task.placement.iter().flat_map(|placement| &placement.constraints) {
-        constraint.parse::<Constraint>().map_err(|error| broken(&object, error.to_string()))?;
-    }
+    placement::check(&object, spec, &task)?;
+    update::check(&object, spec, &task, now)?;
+    payloads(&object, spec)?;
     generic_reservations(&object, &task.generic_reservations)?;
     ports(&object, &spec.ports)
 }
@@ -180,4 +208,52 @@ fn ports(object: &str, ports: &[PortSpec]) -> Result<(), SpecError> {
         }
     }
     Ok(())
+}
+
+/// No two are given at the same path or in the same variable.
+fn payloads(object: &str, spec: &ServiceSpec) -> Result<(), SpecError> {
+    let mut seen = BTreeSet::new();
+    let container = spec.task.as_ref().and_then(|task| task.container.as_ref());
+    for used in container.into_iter().flat_map(|container| &container.payloads) {
+        let (kind, name) = (used.kind(), &used.name);
+        if kind == PayloadKind::Secret && !used.env.is_empty() {
+            let rule = format!(
+                "secret {name} can't be given in the variable {}: variables are seen by too many; \
+                 only configs can",
+                used.env
+            );
+            return Err(broken(object, rule));
+        }
+        if used.mode > 0o7777 {
+            let rule = format!("{kind} {name}: mode {:o} is not one of a file", used.mode);
+            return Err(broken(object, rule));
+        }
+        let place = match used.env.as_str() {
+            "" if used.target.is_empty() => format!("{kind} {name}"),
+            "" => used.target.clone(),
+            variable => format!("variable {variable}"),
+        };
+        if !seen.insert(place.clone()) {
+            return Err(broken(
+                object,
+                format!("{place} is given twice, the second is {kind} {name}"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What a service is for good.
+pub(super) fn unchangeable(service: &Service, spec: &ServiceSpec) -> Result<(), DeployError> {
+    let fixed = |what| DeployError::Fixed { service: service.spec.name.clone(), what };
+    if spec.name != service.spec.name {
+        return Err(fixed("its name"));
+    }
+    let kind = |spec: &ServiceSpec| {
+        spec.mode.as_ref().and_then(|mode| mode.mode.as_ref()).map(std::mem::discriminant)
+    };
+    match kind(spec) == kind(&service.spec) {
+        true => Ok(()),
+        false => Err(fixed("its mode")),
+    }
 }

@@ -1,9 +1,16 @@
 //! What a deploy does to the store, and what it refuses.
 
-use shoal_proto::v1::{GenericReservation, NetworkSpec, Placement, StackService, StackSpec};
+use shoal_proto::v1::{
+    Affinity, GenericReservation, NetworkSpec, PayloadReference, Placement, ReplicatedJobMode,
+    Resources, Schedule, ServiceMode, StackService, StackSpec, TaskSpec, UpdateConfig,
+    UpdateFailureAction, UpdateOrder, service_mode,
+};
 
-use super::{DeployError, Deployed, deploy_stack, remove_service, remove_stack, scale_service};
-use crate::store::{Change, Conflict, Object, Service, Stack};
+use super::{
+    DeployError, Deployed, create_service, deploy_stack, remove_service, remove_stack,
+    roll_back_service, scale_service, update_service,
+};
+use crate::store::{self, Change, Conflict, Object, Service, Stack};
 use crate::testing::{
     Cluster, declared, network, port, service, service_spec, spec_of, stack, stack_spec,
 };
@@ -174,8 +181,9 @@ fn a_spec_that_breaks_a_rule_is_refused_with_the_rule() {
         ("100001 replicas are more than the 100000", |spec| {
             declared(spec, "web").mode = service_spec("", 100_001).mode;
         }),
-        ("constraint \"zone=eu\" has no == or !=", |spec| {
-            let placement = Placement { constraints: vec!["zone=eu".to_owned()] };
+        ("constraint \"zone=eu\" has no operator", |spec| {
+            let placement =
+                Placement { constraints: vec!["zone=eu".to_owned()], ..Placement::default() };
             declared(spec, "web").task.as_mut().unwrap().placement = Some(placement);
         }),
         ("a reservation of a generic resource has no kind", |spec| reserve(spec, "", 1)),
@@ -206,6 +214,187 @@ fn a_spec_that_breaks_a_rule_is_refused_with_the_rule() {
         edit(&mut spec);
         let error = deploy(&mut Cluster::default(), &spec).expect_err(rule);
         assert!(error.to_string().contains(rule), "{rule:?} is not in {:?}", error.to_string());
+    }
+}
+
+fn edit_task(spec: &mut StackSpec, edit: impl FnOnce(&mut TaskSpec)) {
+    edit(declared(spec, "web").task.get_or_insert_default());
+}
+
+fn constrain(spec: &mut StackSpec, constraints: &[&str]) {
+    let constraints = constraints.iter().map(|text| (*text).to_owned()).collect();
+    edit_task(spec, |task| {
+        task.placement = Some(Placement { constraints, ..Placement::default() });
+    });
+}
+
+fn updated_so(spec: &mut StackSpec, config: UpdateConfig) {
+    declared(spec, "web").update = Some(config);
+}
+
+fn run_at(spec: &mut StackSpec, cron: &str, time_zone: &str) {
+    let web = declared(spec, "web");
+    web.update = None;
+    let job = ReplicatedJobMode { max_concurrent: 0, total_completions: 1 };
+    web.mode = Some(ServiceMode { mode: Some(service_mode::Mode::ReplicatedJob(job)) });
+    let (cron, time_zone) = (cron.to_owned(), time_zone.to_owned());
+    web.schedule = Some(Schedule { cron, time_zone, ..Schedule::default() });
+}
+
+#[test]
+fn what_could_never_be_is_refused_with_the_field() {
+    let cases: [(&str, Edit); 17] = [
+        ("no node ever meets both node.role==manager and node.role==worker", |spec| {
+            constrain(spec, &["node.role==manager", "node.role==worker"]);
+        }),
+        ("no node ever meets both node.role==manager and node.role != manager", |spec| {
+            constrain(spec, &["node.role==manager", "node.role != manager"]);
+        }),
+        ("spread over \"zone\": unknown subject", |spec| {
+            let spread = vec!["zone".to_owned()];
+            edit_task(spec, |task| {
+                task.placement = Some(Placement { spread, ..Placement::default() });
+            });
+        }),
+        ("affinity and anti-affinity to db contradict each other", |spec| {
+            let service = "db".to_owned();
+            let near = Affinity { service, ..Affinity::default() };
+            let affinities = vec![near.clone(), Affinity { anti: true, ..near }];
+            edit_task(spec, |task| {
+                task.placement = Some(Placement { affinities, ..Placement::default() });
+            });
+        }),
+        ("memory: more is reserved than the limit lets it use", |spec| {
+            edit_task(spec, |task| {
+                task.limits = Some(Resources { memory_bytes: 1, ..Resources::default() });
+                task.reservations = Some(Resources { memory_bytes: 2, ..Resources::default() });
+            });
+        }),
+        ("update: the max failure ratio 1.5 is not between 0 and 1", |spec| {
+            updated_so(spec, UpdateConfig { max_failure_ratio: 1.5, ..UpdateConfig::default() });
+        }),
+        ("update: a progress deadline of 0 can't be met", |spec| {
+            let progress_deadline = Some(shoal_proto::ProtoDuration::default());
+            updated_so(spec, UpdateConfig { progress_deadline, ..UpdateConfig::default() });
+        }),
+        ("update: start-first runs two tasks of a slot at once, which fencing forbids", |spec| {
+            let order = UpdateOrder::StartFirst.into();
+            updated_so(spec, UpdateConfig { order, ..UpdateConfig::default() });
+            edit_task(spec, |task| task.fenced = true);
+        }),
+        ("rollback: its failure action can be pause or continue", |spec| {
+            let failure_action = UpdateFailureAction::Rollback.into();
+            declared(spec, "web").rollback =
+                Some(UpdateConfig { failure_action, ..UpdateConfig::default() });
+        }),
+        ("schedule: only jobs are run again and again", |spec| {
+            let cron = "@daily".to_owned();
+            declared(spec, "web").schedule = Some(Schedule { cron, ..Schedule::default() });
+        }),
+        ("the schedule \"* * *\" can't be read", |spec| run_at(spec, "* * *", "")),
+        ("the schedule \"0 0 30 2 *\" never comes", |spec| run_at(spec, "0 0 30 2 *", "")),
+        ("the time zone \"Moon\" is unknown", |spec| run_at(spec, "@daily", "Moon")),
+        ("update: a job is not updated task by task", |spec| {
+            run_at(spec, "@daily", "");
+            updated_so(spec, UpdateConfig::default());
+        }),
+        ("secret \"key\" is not declared", |spec| {
+            let used = PayloadReference { payload_id: "key".to_owned(), ..Default::default() };
+            edit_task(spec, |task| task.container.get_or_insert_default().payloads = vec![used]);
+        }),
+        ("secret key can't be given in the variable KEY", |spec| {
+            let (name, env) = ("key".to_owned(), "KEY".to_owned());
+            let used = PayloadReference { name, env, ..Default::default() };
+            edit_task(spec, |task| task.container.get_or_insert_default().payloads = vec![used]);
+        }),
+        ("/run/key is given twice", |spec| {
+            let (name, target) = ("key".to_owned(), "/run/key".to_owned());
+            let used = PayloadReference { name, target, ..Default::default() };
+            let twice = vec![used.clone(), used];
+            edit_task(spec, |task| task.container.get_or_insert_default().payloads = twice);
+        }),
+    ];
+    for (rule, edit) in cases {
+        let mut spec = stack_spec("app", &["web"]);
+        edit(&mut spec);
+        let error = deploy(&mut Cluster::default(), &spec).expect_err(rule);
+        assert!(error.to_string().contains(rule), "{rule:?} is not in {:?}", error.to_string());
+    }
+}
+
+#[test]
+fn a_services_mode_stays() {
+    let mut cluster = Cluster::default();
+    let mut spec = stack_spec("app", &["web"]);
+    deploy(&mut cluster, &spec).unwrap();
+    run_at(&mut spec, "@daily", "");
+    let error = deploy(&mut cluster, &spec).expect_err("it was replicated").to_string();
+    assert_eq!(
+        error,
+        "service app_web: its mode can't be changed; remove the service and make it anew"
+    );
+}
+
+#[test]
+fn a_service_of_no_stack_is_on_a_network_of_all_nodes() {
+    let mut cluster = Cluster::default();
+    for name in ["one", "two"] {
+        cluster
+            .commit(|store, context, changes| {
+                create_service(store, service_spec(name, 1), context, changes)
+            })
+            .unwrap();
+    }
+    let network = cluster.store.network_by_name("cluster").unwrap().id.to_string();
+    for name in ["one", "two"] {
+        let spec = cluster.store.service_by_name(name).unwrap().spec.clone();
+        assert_eq!(spec.task.as_ref().unwrap().networks[0].network_id, network);
+    }
+    let (taken, _) = cluster.propose(|store, context, changes| {
+        create_service(store, service_spec("one", 1), context, changes)
+    });
+    assert!(taken.unwrap_err().to_string().contains("is taken by a service that exists"));
+}
+
+#[test]
+fn who_has_not_seen_the_last_change_does_not_undo_it() {
+    let mut cluster = Cluster::default();
+    cluster
+        .commit(|store, context, changes| {
+            create_service(store, service_spec("web", 1), context, changes)
+        })
+        .unwrap();
+    let seen = (**cluster.store.service_by_name("web").unwrap()).clone();
+    for (replicas, expected) in [(2, ""), (3, "service web was changed by somebody else")] {
+        let service = (**cluster.store.service_by_name("web").unwrap()).clone();
+        let mut spec = (*seen.spec).clone();
+        spec.mode = service_spec("", replicas).mode;
+        let (updated, changes) = cluster.propose(|store, context, changes| {
+            update_service(store, &service, seen.meta.version, spec, context, changes)
+        });
+        cluster.apply(changes);
+        let said = updated.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{said}");
+    }
+}
+
+#[test]
+fn a_revision_that_is_gone_is_named_with_those_that_are_kept() {
+    let mut cluster = Cluster::default();
+    cluster
+        .commit(|store, context, changes| {
+            create_service(store, service_spec("web", 1), context, changes)
+        })
+        .unwrap();
+    let web = (**cluster.store.service_by_name("web").unwrap()).clone();
+    for (number, words) in [
+        (0, "service web has no earlier revision to go back to"),
+        (7, "service web has no revision 7; there are 1"),
+    ] {
+        let (refused, _) = cluster.propose(|store, context, changes| {
+            roll_back_service(store, &web, number, context, changes)
+        });
+        assert_eq!(refused.unwrap_err().to_string(), words);
     }
 }
 
@@ -261,7 +450,7 @@ fn of_two_deploys_from_one_view_the_second_is_refused() {
         let index = cluster.store.version() + 1;
         let conflict = cluster.store.apply(index, second).expect_err("it read an old version");
         assert_eq!(matches!(conflict, Conflict::Stale { .. }), there_already, "{conflict}");
-        assert_eq!(service_of(&cluster, "app_web").replicas(), 2);
+        assert_eq!(service_of(&cluster, "app_web").mode(), store::ServiceMode::Replicated(2));
     }
 }
 
@@ -278,7 +467,10 @@ fn scaling_changes_the_number_and_no_task() {
     let [Change::Put { object: Object::Service(new), .. }] = &changes[..] else {
         panic!("one change of a service, not {changes:?}")
     };
-    assert_eq!((new.replicas(), new.spec_version), (5, web.spec_version));
+    assert_eq!(
+        (new.mode(), new.spec_version),
+        (store::ServiceMode::Replicated(5), web.spec_version)
+    );
     assert_eq!(new.spec.task, web.spec.task);
     assert_eq!(scale(2), (Ok(()), vec![]), "it is so already");
     assert!(matches!(scale(100_001).0, Err(DeployError::Spec(_))));

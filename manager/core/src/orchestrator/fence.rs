@@ -19,7 +19,7 @@ const MARGIN: Duration = Duration::from_secs(2);
 
 /// Since when nodes have been down, in the leader's memory.
 #[derive(Debug, Default)]
-pub struct Fences {
+pub(super) struct Fences {
     down_since: BTreeMap<NodeId, Duration>,
     uptime: Duration,
 }
@@ -37,7 +37,7 @@ pub(super) enum Lost {
 
 impl Fences {
     /// Notes which nodes are down. `uptime` counts from any origin on a clock that nobody sets.
-    pub fn observe(&mut self, store: &Store, uptime: Duration) {
+    pub(super) fn observe(&mut self, store: &Store, uptime: Duration) {
         self.uptime = uptime;
         let is_down = |id: &NodeId| {
             store.node(*id).is_some_and(|node| node.status.state() == NodeState::Down)

@@ -22,7 +22,8 @@ pub(super) fn reconcile_service(
             changes.delete(&Object::Task(Arc::clone(task)));
         } else {
             left |= task.node.is_some();
-            stop(task, TaskState::Remove, context, changes);
+            let reason = || "the service is removed".to_owned();
+            stop(task, TaskState::Remove, reason, context, changes);
         }
     }
     if !left {
@@ -59,6 +60,9 @@ pub fn reconcile_stack(store: &Store, stack: &Stack, context: &Context<'_>, chan
         }
     }
     if stack.removing && services == 0 {
+        for payload in store.payloads().filter(|payload| payload.stack == Some(stack.id)) {
+            changes.delete(&Object::Payload(Arc::clone(payload)));
+        }
         changes.delete(&Object::from(stack.clone()));
     }
 }

@@ -3,9 +3,13 @@
 //! waits for. Tasks of one slot stand oldest first.
 
 mod dependency;
+mod global;
+mod job;
 mod nodes;
+mod rebalance;
 mod removal;
 mod restart;
+mod update;
 
 use std::sync::Arc;
 
@@ -14,7 +18,7 @@ use shoal_proto::{ServiceId, TaskId};
 
 use std::time::SystemTime;
 
-use super::{Fences, reconcile_service, reconcile_stack};
+use super::{Memory, reconcile_service, reconcile_stack};
 use crate::deploy::scale_service;
 use crate::lookup;
 use crate::store::{Service, Stack, Task};
@@ -24,19 +28,19 @@ const WEB: ServiceId = ServiceId::from_bits(1);
 
 /// Lets the orchestrator look at everything until it changes nothing.
 fn reconcile(cluster: &mut Cluster) {
-    reconcile_with(cluster, &mut Fences::default());
+    reconcile_with(cluster, &mut Memory::default());
 }
 
 /// The same with what the leader remembers; the clock that nobody sets goes with the other one.
-fn reconcile_with(cluster: &mut Cluster, fences: &mut Fences) {
+fn reconcile_with(cluster: &mut Cluster, memory: &mut Memory) {
     for _ in 0..20 {
         let uptime = cluster.now.duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        fences.observe(&cluster.store, uptime);
+        memory.observe(&cluster.store, uptime);
         let before = cluster.store.version();
         let services: Vec<Arc<Service>> = cluster.store.services().cloned().collect();
         for service in services {
             let (_, changes) = cluster.propose(|store, context, changes| {
-                reconcile_service(store, &service, fences, context, changes)
+                reconcile_service(store, &service, memory, context, changes)
             });
             if !changes.is_empty() {
                 cluster.apply(changes);

@@ -7,22 +7,23 @@ use shoal_proto::v1::GenericResource;
 
 use crate::store::Slot;
 
-type Holder = (ServiceId, Slot);
+/// A slot.
+pub(super) type Holder = (ServiceId, Slot);
 
 /// All that is held of one node, by kind.
-#[derive(Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Held {
     kinds: BTreeMap<String, Kind>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Kind {
     /// Of those without names.
     count: u64,
     /// The same, for each slot that has a part in it.
     by_slot: BTreeMap<Holder, u64>,
     /// Those with names.
-    names: BTreeMap<String, Holder>,
+    names: BTreeMap<String, (Holder, usize)>,
 }
 
 impl Held {
@@ -32,8 +33,41 @@ impl Held {
             for count in [&mut kind.count, kind.by_slot.entry(holder).or_default()] {
                 *count = count.saturating_add(resource.count);
             }
-            kind.names.extend(resource.names.iter().map(|name| (name.clone(), holder)));
+            for name in &resource.names {
+                // One that takes over has it together with the one before it.
+                let held = kind.names.entry(name.clone()).or_insert((holder, 0));
+                *held = (holder, held.1 + 1);
+            }
         }
+    }
+
+    /// Undoes [`Self::add`].
+    pub(super) fn remove(&mut self, resources: &[GenericResource], holder: Holder) {
+        for resource in resources {
+            let Some(kind) = self.kinds.get_mut(&resource.kind) else { continue };
+            kind.count = kind.count.saturating_sub(resource.count);
+            if let Some(own) = kind.by_slot.get_mut(&holder) {
+                *own = own.saturating_sub(resource.count);
+                if *own == 0 {
+                    kind.by_slot.remove(&holder);
+                }
+            }
+            for name in &resource.names {
+                if let Some((_, count)) = kind.names.get_mut(name) {
+                    *count -= 1;
+                    if *count == 0 {
+                        kind.names.remove(name);
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many of what the node has of a kind nobody holds; less than none when it has fewer by now.
+    pub(super) fn free(&self, total: &GenericResource) -> i64 {
+        let held = self.kinds.get(&total.kind);
+        let held = held.map_or(0, |held| held.count + held.names.len() as u64);
+        (total.count + total.names.len() as u64) as i64 - held as i64
     }
 
     /// So many of what the node has of a kind, the lowest names first; none when too few are free.
@@ -53,7 +87,7 @@ impl Held {
         }
         let is_free = |name: &&String| {
             let holder = held.and_then(|held| held.names.get(*name));
-            holder.is_none_or(|holder| Some(*holder) == handed_over)
+            holder.is_none_or(|(holder, _)| Some(*holder) == handed_over)
         };
         let free: BTreeSet<&String> = total.names.iter().filter(is_free).collect();
         let wanted = usize::try_from(count).ok().filter(|wanted| *wanted <= free.len())?;

@@ -23,6 +23,13 @@ pub enum Change {
         /// Which.
         key: Key,
     },
+    /// Does nothing; the object must still be of that version.
+    Expect {
+        /// The version read.
+        version: u64,
+        /// Which.
+        key: Key,
+    },
     /// An agent's report of a task. One that would lower the state, or of a task that is gone, is dropped.
     Report {
         /// Which task.
@@ -128,7 +135,7 @@ macro_rules! stamped {
     )*};
 }
 
-stamped! { Node Service Task Network Stack Cluster }
+stamped! { Node Service Task Network Stack Cluster Payload }
 
 impl Changes {
     /// Makes an object that must not exist yet.
@@ -150,6 +157,11 @@ impl Changes {
     /// Takes away the version that was read.
     pub fn delete(&mut self, object: &Object) {
         self.list.push(Change::Delete { expected: object.meta().version, key: object.key() });
+    }
+
+    /// States what the changes rest on without changing it.
+    pub fn expect(&mut self, object: &Object) {
+        self.list.push(Change::Expect { version: object.meta().version, key: object.key() });
     }
 
     /// Nothing to do.

@@ -8,7 +8,7 @@ use shoal_proto::{IdError, StackId};
 
 use super::change::Change;
 use super::object::{
-    Attachment, Cluster, Key, Meta, Network, Node, Object, Service, Slot, Stack, Task, Vip,
+    Attachment, Cluster, Key, Meta, Network, Node, Object, Payload, Service, Slot, Stack, Task, Vip,
 };
 
 /// A message that is not a whole object or change.
@@ -119,6 +119,10 @@ impl From<&Service> for v1::Service {
             vips: service.vips.iter().map(Into::into).collect(),
             ports: service.ports.clone(),
             removing: service.removing,
+            revisions: service.revisions.to_vec(),
+            last_spec_version: service.last_spec_version,
+            update: Some(service.update.clone()),
+            job: Some(service.job.clone()),
         }
     }
 }
@@ -140,6 +144,11 @@ impl TryFrom<v1::Service> for Service {
             vips: service.vips.into_iter().map(vip).collect::<Result<_, ConvertError>>()?,
             ports: service.ports,
             removing: service.removing,
+            revisions: service.revisions.into(),
+            // Of before there were several: none was ever taken back.
+            last_spec_version: service.last_spec_version.max(service.spec_version),
+            update: service.update.unwrap_or_default(),
+            job: service.job.unwrap_or_default(),
         })
     }
 }
@@ -185,6 +194,10 @@ impl From<&Task> for v1::Task {
             failures: task.failures,
             waiting_for: task.waiting_for.clone(),
             generic_resources: task.generic_resources.clone(),
+            stop_reason: task.stop_reason.clone(),
+            only_node_id: text_of(&task.only_node),
+            job_iteration: task.job_iteration,
+            moving: task.moving,
         }
     }
 }
@@ -214,6 +227,10 @@ impl TryFrom<v1::Task> for Task {
             failures: task.failures,
             waiting_for: task.waiting_for,
             generic_resources: task.generic_resources,
+            stop_reason: task.stop_reason,
+            only_node: optional(&task.only_node_id, |text| Ok(text.parse()?))?,
+            job_iteration: task.job_iteration,
+            moving: task.moving,
         })
     }
 }
@@ -284,6 +301,34 @@ impl From<v1::Cluster> for Cluster {
     }
 }
 
+impl From<&Payload> for v1::Payload {
+    fn from(payload: &Payload) -> Self {
+        Self {
+            id: payload.id.to_string(),
+            meta: Some((&payload.meta).into()),
+            spec: Some((*payload.spec).clone()),
+            number: payload.number,
+            data: payload.data.to_vec(),
+            stack_id: text_of(&payload.stack),
+        }
+    }
+}
+
+impl TryFrom<v1::Payload> for Payload {
+    type Error = ConvertError;
+
+    fn try_from(payload: v1::Payload) -> Result<Self, ConvertError> {
+        Ok(Self {
+            id: payload.id.parse()?,
+            meta: payload.meta.into(),
+            spec: Arc::new(payload.spec.unwrap_or_default()),
+            number: payload.number,
+            data: payload.data.into(),
+            stack: stack_id(&payload.stack_id)?,
+        })
+    }
+}
+
 impl From<&Object> for v1::Object {
     fn from(object: &Object) -> Self {
         use v1::object::Object as Wire;
@@ -294,6 +339,7 @@ impl From<&Object> for v1::Object {
             Object::Network(object) => Wire::Network((&**object).into()),
             Object::Stack(object) => Wire::Stack((&**object).into()),
             Object::Cluster(object) => Wire::Cluster((&**object).into()),
+            Object::Payload(object) => Wire::Payload((&**object).into()),
         };
         Self { object: Some(object) }
     }
@@ -311,6 +357,7 @@ impl TryFrom<v1::Object> for Object {
             Wire::Network(object) => Network::try_from(object)?.into(),
             Wire::Stack(object) => Stack::try_from(object)?.into(),
             Wire::Cluster(object) => Cluster::from(object).into(),
+            Wire::Payload(object) => Payload::try_from(object)?.into(),
         })
     }
 }
@@ -321,6 +368,7 @@ impl From<&Change> for v1::Change {
         let (expected_version, change) = match change {
             Change::Put { expected, object } => (*expected, Wire::Put(object.into())),
             Change::Delete { expected, key } => (*expected, Wire::Delete((*key).into())),
+            Change::Expect { version, key } => (*version, Wire::Expect((*key).into())),
             Change::Report { task, status } => {
                 let report =
                     v1::TaskReport { task_id: task.to_string(), status: Some(status.clone()) };
@@ -339,7 +387,8 @@ impl TryFrom<v1::Change> for Change {
         let expected = change.expected_version;
         Ok(match change.change.ok_or(ConvertError::Unknown { what: "change" })? {
             Wire::Put(object) => Self::Put { expected, object: object.try_into()? },
-            Wire::Delete(deletion) => Self::Delete { expected, key: deletion.try_into()? },
+            Wire::Delete(key) => Self::Delete { expected, key: key.try_into()? },
+            Wire::Expect(key) => Self::Expect { version: expected, key: key.try_into()? },
             Wire::Report(report) => Self::Report {
                 task: report.task_id.parse()?,
                 status: report.status.unwrap_or_default(),
@@ -348,7 +397,7 @@ impl TryFrom<v1::Change> for Change {
     }
 }
 
-impl From<Key> for v1::Deletion {
+impl From<Key> for v1::ObjectKey {
     fn from(key: Key) -> Self {
         let (kind, id) = match key {
             Key::Node(id) => (v1::ObjectKind::Node, id.to_string()),
@@ -357,22 +406,24 @@ impl From<Key> for v1::Deletion {
             Key::Network(id) => (v1::ObjectKind::Network, id.to_string()),
             Key::Stack(id) => (v1::ObjectKind::Stack, id.to_string()),
             Key::Cluster => (v1::ObjectKind::Cluster, String::new()),
+            Key::Payload(id) => (v1::ObjectKind::Payload, id.to_string()),
         };
         Self { kind: kind.into(), id }
     }
 }
 
-impl TryFrom<v1::Deletion> for Key {
+impl TryFrom<v1::ObjectKey> for Key {
     type Error = ConvertError;
 
-    fn try_from(deletion: v1::Deletion) -> Result<Self, ConvertError> {
-        Ok(match deletion.kind() {
-            v1::ObjectKind::Node => Self::Node(deletion.id.parse()?),
-            v1::ObjectKind::Service => Self::Service(deletion.id.parse()?),
-            v1::ObjectKind::Task => Self::Task(deletion.id.parse()?),
-            v1::ObjectKind::Network => Self::Network(deletion.id.parse()?),
-            v1::ObjectKind::Stack => Self::Stack(deletion.id.parse()?),
+    fn try_from(key: v1::ObjectKey) -> Result<Self, ConvertError> {
+        Ok(match key.kind() {
+            v1::ObjectKind::Node => Self::Node(key.id.parse()?),
+            v1::ObjectKind::Service => Self::Service(key.id.parse()?),
+            v1::ObjectKind::Task => Self::Task(key.id.parse()?),
+            v1::ObjectKind::Network => Self::Network(key.id.parse()?),
+            v1::ObjectKind::Stack => Self::Stack(key.id.parse()?),
             v1::ObjectKind::Cluster => Self::Cluster,
+            v1::ObjectKind::Payload => Self::Payload(key.id.parse()?),
             v1::ObjectKind::Unspecified => return Err(ConvertError::Unknown { what: "object" }),
         })
     }

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use imbl::{OrdMap, OrdSet};
 use shoal_proto::v1::TaskState;
-use shoal_proto::{NetworkId, NodeId, ServiceId, StackId, TaskId};
+use shoal_proto::{NetworkId, NodeId, PayloadId, ServiceId, StackId, TaskId};
 
 use super::change::Conflict;
-use super::object::{Key, Object};
+use super::object::{Key, Object, Payload};
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Indexes {
@@ -18,6 +18,8 @@ pub(super) struct Indexes {
     pub(super) tasks_by_node: OrdMap<NodeId, OrdSet<TaskId>>,
     pub(super) new_tasks: OrdSet<TaskId>,
     pub(super) pending_tasks: OrdSet<TaskId>,
+    /// Versions by kind and name.
+    pub(super) payload_names: OrdMap<(i32, String), OrdMap<u64, PayloadId>>,
     pub(super) addresses: OrdMap<(NetworkId, IpAddr), Key>,
 }
 
@@ -34,6 +36,11 @@ impl Indexes {
             }
             Object::Stack(new) => {
                 self.stack_names.get(&new.spec.name).map(|id| (&new.spec.name, Key::Stack(*id)))
+            }
+            Object::Payload(new) => {
+                let versions = self.payload_names.get(&payload_name(new));
+                let holder = versions.and_then(|versions| versions.get(&new.number));
+                holder.map(|id| (&new.spec.name, Key::Payload(*id)))
             }
             Object::Node(_) | Object::Task(_) | Object::Cluster(_) => None,
         };
@@ -57,6 +64,10 @@ impl Indexes {
             Object::Service(new) => drop(self.service_names.insert(new.spec.name.clone(), new.id)),
             Object::Network(new) => drop(self.network_names.insert(new.spec.name.clone(), new.id)),
             Object::Stack(new) => drop(self.stack_names.insert(new.spec.name.clone(), new.id)),
+            Object::Payload(new) => {
+                let versions = self.payload_names.entry(payload_name(new)).or_default();
+                versions.insert(new.number, new.id);
+            }
             Object::Task(new) => {
                 self.tasks_by_service.entry(new.service).or_default().insert(new.id);
                 if let Some(node) = new.node {
@@ -81,6 +92,15 @@ impl Indexes {
             Object::Service(old) => drop(self.service_names.remove(&old.spec.name)),
             Object::Network(old) => drop(self.network_names.remove(&old.spec.name)),
             Object::Stack(old) => drop(self.stack_names.remove(&old.spec.name)),
+            Object::Payload(old) => {
+                let name = payload_name(old);
+                if let Some(versions) = self.payload_names.get_mut(&name) {
+                    versions.remove(&old.number);
+                    if versions.is_empty() {
+                        self.payload_names.remove(&name);
+                    }
+                }
+            }
             Object::Task(old) => {
                 remove_from(&mut self.tasks_by_service, old.service, old.id);
                 if let Some(node) = old.node {
@@ -91,6 +111,10 @@ impl Indexes {
             }
         }
     }
+}
+
+fn payload_name(payload: &Payload) -> (i32, String) {
+    (payload.spec.kind, payload.spec.name.clone())
 }
 
 fn remove_from<K: Ord + Copy>(index: &mut OrdMap<K, OrdSet<TaskId>>, key: K, task: TaskId) {
@@ -116,6 +140,10 @@ fn addresses(object: &Object) -> Vec<(NetworkId, IpAddr)> {
         Object::Network(network) => {
             network.gateway.into_iter().map(|gateway| (network.id, gateway)).collect()
         }
-        Object::Task(_) | Object::Node(_) | Object::Stack(_) | Object::Cluster(_) => Vec::new(),
+        Object::Task(_)
+        | Object::Node(_)
+        | Object::Stack(_)
+        | Object::Cluster(_)
+        | Object::Payload(_) => Vec::new(),
     }
 }

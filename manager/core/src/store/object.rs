@@ -7,11 +7,13 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use shoal_proto::v1::service_mode::Mode;
 use shoal_proto::v1::{
-    ClusterState, GenericResource, NodeDescription, NodeRole, NodeSpec, NodeStatus, PortSpec,
-    ServiceSpec, StackSpec, TaskSpec, TaskState, TaskStatus,
+    ClusterState, GenericResource, JobStatus, NodeDescription, NodeRole, NodeSpec, NodeStatus,
+    PayloadKind, PayloadSpec, PortSpec, ServiceRevision, ServiceSpec, StackSpec, TaskSpec,
+    TaskState, TaskStatus, UpdateStatus,
 };
-use shoal_proto::{NetworkId, NodeId, ServiceId, StackId, TaskId, Timestamp};
+use shoal_proto::{NetworkId, NodeId, PayloadId, ServiceId, StackId, TaskId, Timestamp};
 
 /// Kept for every object.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -84,17 +86,69 @@ pub struct Service {
     pub ports: Vec<PortSpec>,
     /// Its tasks are to stop, then it goes.
     pub removing: bool,
+    /// What it was asked to be, the oldest first; the last is the spec but for its replicas.
+    pub revisions: Arc<[ServiceRevision]>,
+    /// The highest `spec_version` ever.
+    pub last_spec_version: u64,
+    /// Where its last update is.
+    pub update: UpdateStatus,
+    /// A job's: where its last run is.
+    pub job: JobStatus,
+}
+
+/// How many tasks a service has, and whether they end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceMode {
+    /// So many.
+    Replicated(u64),
+    /// One on each node that fits.
+    Global,
+    /// So many that end well.
+    ReplicatedJob {
+        /// At the same time.
+        concurrent: u64,
+        /// In all.
+        completions: u64,
+    },
+    /// One that ends well on each node that fits.
+    GlobalJob,
 }
 
 impl Service {
-    /// Tasks wanted at the same time.
+    /// The mode; replicated with one replica when the spec has none.
     #[must_use]
-    pub fn replicas(&self) -> u64 {
-        use shoal_proto::v1::service_mode::Mode;
+    pub fn mode(&self) -> ServiceMode {
         match self.spec.mode.as_ref().and_then(|mode| mode.mode.as_ref()) {
-            Some(Mode::Replicated(replicated)) => replicated.replicas,
-            None => 1,
+            Some(Mode::Replicated(mode)) => ServiceMode::Replicated(mode.replicas),
+            Some(Mode::Global(_)) => ServiceMode::Global,
+            Some(Mode::ReplicatedJob(mode)) => ServiceMode::ReplicatedJob {
+                concurrent: match mode.max_concurrent {
+                    0 => mode.total_completions,
+                    bound => bound.min(mode.total_completions),
+                },
+                completions: mode.total_completions,
+            },
+            Some(Mode::GlobalJob(_)) => ServiceMode::GlobalJob,
+            None => ServiceMode::Replicated(1),
         }
+    }
+
+    /// Its tasks end by themselves.
+    #[must_use]
+    pub fn is_job(&self) -> bool {
+        matches!(self.mode(), ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob)
+    }
+
+    /// One task on each node.
+    #[must_use]
+    pub fn is_global(&self) -> bool {
+        matches!(self.mode(), ServiceMode::Global | ServiceMode::GlobalJob)
+    }
+
+    /// The revision that it is now.
+    #[must_use]
+    pub fn revision(&self) -> Option<&ServiceRevision> {
+        self.revisions.last()
     }
 
     /// What its tasks are made from.
@@ -160,6 +214,14 @@ pub struct Task {
     pub waiting_for: String,
     /// What it holds of its node's generic resources, once scheduled.
     pub generic_resources: Vec<GenericResource>,
+    /// Why the managers want it to end.
+    pub stop_reason: String,
+    /// The only node that it may go to.
+    pub only_node: Option<NodeId>,
+    /// A job's: which run it is of.
+    pub job_iteration: u64,
+    /// It is to be replaced by one elsewhere.
+    pub moving: bool,
 }
 
 impl Task {
@@ -214,6 +276,31 @@ pub struct Stack {
     pub removing: bool,
 }
 
+/// One version of a secret or config. Its data never change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Payload {
+    /// Its id.
+    pub id: PayloadId,
+    /// Version and times.
+    pub meta: Meta,
+    /// Kind, name and labels.
+    pub spec: Arc<PayloadSpec>,
+    /// Counts the versions under its name, from 1.
+    pub number: u64,
+    /// What is given to tasks.
+    pub data: Arc<[u8]>,
+    /// The stack it belongs to.
+    pub stack: Option<StackId>,
+}
+
+impl Payload {
+    /// Secret or config.
+    #[must_use]
+    pub fn kind(&self) -> PayloadKind {
+        self.spec.kind()
+    }
+}
+
 /// What is said of the cluster as a whole; there is one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
@@ -238,6 +325,8 @@ pub enum Object {
     Stack(Arc<Stack>),
     /// The cluster.
     Cluster(Arc<Cluster>),
+    /// A version of a secret or config.
+    Payload(Arc<Payload>),
 }
 
 /// An object's id with its kind.
@@ -255,6 +344,8 @@ pub enum Key {
     Stack(StackId),
     /// The cluster's: it is the only one.
     Cluster,
+    /// That of a version of a secret or config.
+    Payload(PayloadId),
 }
 
 impl fmt::Display for Key {
@@ -266,6 +357,7 @@ impl fmt::Display for Key {
             Self::Network(id) => write!(f, "network {id}"),
             Self::Stack(id) => write!(f, "stack {id}"),
             Self::Cluster => f.write_str("the cluster"),
+            Self::Payload(id) => write!(f, "payload {id}"),
         }
     }
 }
@@ -281,6 +373,7 @@ impl Object {
             Self::Network(object) => Key::Network(object.id),
             Self::Stack(object) => Key::Stack(object.id),
             Self::Cluster(_) => Key::Cluster,
+            Self::Payload(object) => Key::Payload(object.id),
         }
     }
 
@@ -294,6 +387,7 @@ impl Object {
             Self::Network(object) => &object.meta,
             Self::Stack(object) => &object.meta,
             Self::Cluster(object) => &object.meta,
+            Self::Payload(object) => &object.meta,
         }
     }
 }
@@ -308,4 +402,4 @@ macro_rules! into_object {
     )*};
 }
 
-into_object! { Node Service Task Network Stack Cluster }
+into_object! { Node Service Task Network Stack Cluster Payload }

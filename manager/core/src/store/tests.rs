@@ -5,7 +5,7 @@ use std::sync::Arc;
 use shoal_proto::v1::{self, GenericResource, TaskState};
 use shoal_proto::{NetworkId, NodeId, StackId, TaskId};
 
-use super::{Attachment, Change, Conflict, ConvertError, Key, Object, Store, Vip};
+use super::{Attachment, Change, Conflict, ConvertError, Key, Object, ServiceMode, Store, Vip};
 use crate::testing::{
     Cluster, Lcg, ip, network, node, pending, placed, port, service, stack, task,
 };
@@ -252,6 +252,7 @@ fn whole_objects() -> Vec<Object> {
     web.stack = Some(StackId::from_bits(1));
     web.short_name = "web".into();
     web.spec_version = 4;
+    web.last_spec_version = 6;
     web.vips = vec![Vip { network: net.id, address: ip("10.9.0.2") }];
     web.ports = vec![port(8080)];
     web.removing = true;
@@ -308,5 +309,5 @@ fn a_view_stays_as_it_was() {
     let read = Arc::clone(view.service_by_name("web").unwrap());
     cluster.put(service(1, "web", 5));
     assert_eq!(view.service_by_name("web"), Some(&read));
-    assert_eq!(read.replicas(), 1);
+    assert_eq!(read.mode(), ServiceMode::Replicated(1));
 }

@@ -3,7 +3,7 @@
 use shoal_proto::NodeId;
 use shoal_proto::v1::{NodeAvailability, NodeState, TaskState};
 
-use super::{Fences, newest, picture, reconcile, reconcile_with};
+use super::{Memory, newest, picture, reconcile, reconcile_with};
 use crate::testing::{Cluster, node, placed, service};
 
 /// A service of two tasks: one on node 1, one on node 2.
@@ -114,11 +114,11 @@ fn lose(cluster: &mut Cluster, number: u128) {
 #[test]
 fn what_is_fenced_is_replaced_when_its_lease_has_run_out() {
     let mut cluster = fenced();
-    let mut fences = Fences::default();
+    let mut memory = Memory::default();
     let mut node = (**cluster.store.node(NodeId::from_bits(1)).unwrap()).clone();
     node.status.set_state(NodeState::Down);
     cluster.put(node);
-    reconcile_with(&mut cluster, &mut fences);
+    reconcile_with(&mut cluster, &mut memory);
     assert!(picture(&cluster).starts_with("1:running/shutdown 1:new/ready (waits until node-1"));
     let id = newest(&cluster, "web.1");
     let task = (**cluster.store.task(id).unwrap()).clone();
@@ -126,12 +126,12 @@ fn what_is_fenced_is_replaced_when_its_lease_has_run_out() {
     // The lease, and what a leader that was cut off may have added to it.
     let lease = crate::settings::FENCING_LEASE + std::time::Duration::from_secs(2);
     cluster.now += lease - std::time::Duration::from_millis(1);
-    reconcile_with(&mut cluster, &mut fences);
+    reconcile_with(&mut cluster, &mut memory);
     let held = (**cluster.store.task(id).unwrap()).clone();
     assert_eq!(held.desired, TaskState::Ready);
     assert!(held.waiting_for.contains("node-1, which is out of reach"), "{}", held.waiting_for);
     cluster.now += std::time::Duration::from_millis(1);
-    reconcile_with(&mut cluster, &mut fences);
+    reconcile_with(&mut cluster, &mut memory);
     assert_eq!(cluster.store.task(id).unwrap().desired, TaskState::Running);
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use shoal_proto::TaskId;
 use shoal_proto::v1::{GenericReservation, GenericResource, TaskState};
 
-use crate::scheduler::run;
+use crate::scheduler::tests::run;
 use crate::store::{Node, Task};
 use crate::testing::{Cluster, Lcg, node, pending, service, task};
 
