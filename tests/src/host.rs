@@ -70,6 +70,15 @@ impl Host {
         command
     }
 
+    /// A command outside.
+    #[must_use]
+    pub fn command_outside(&self, program: &str) -> Command {
+        let outside = self.outside.as_ref().expect("it has a world of its own");
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{outside}")).arg(program);
+        command
+    }
+
     /// What a command on the host prints.
     #[must_use]
     pub fn run(&self, program: &str, args: &[&str]) -> String {

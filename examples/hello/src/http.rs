@@ -2,7 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A request line longer than this is refused.
@@ -15,16 +16,37 @@ pub(crate) struct Response {
     pub(crate) body: String,
 }
 
+/// Requests that are being answered.
+static BUSY: AtomicUsize = AtomicUsize::new(0);
+/// Nobody asks any more when nobody has for this long: whoever told this program to stop has told
+/// those who balance to it before.
+const QUIET: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// Waits until all requests have been answered.
+pub(crate) fn finish() {
+    let begin = Instant::now();
+    let mut quiet_since = begin;
+    while quiet_since.elapsed() < QUIET && begin.elapsed() < LONGEST {
+        if BUSY.load(Ordering::SeqCst) > 0 {
+            quiet_since = Instant::now();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Answers each request with what `handle` makes of its path and its client.
 pub(crate) fn serve(port: u16, handle: fn(&str, SocketAddr) -> Response) -> io::Result<()> {
     let listener = TcpListener::bind(("0.0.0.0", port))?;
     println!("listening on port {port}");
     for stream in listener.incoming() {
         let stream = stream?;
+        BUSY.fetch_add(1, Ordering::SeqCst);
         std::thread::spawn(move || {
             if let Err(error) = answer(stream, handle) {
                 println!("a request failed: {error}");
             }
+            BUSY.fetch_sub(1, Ordering::SeqCst);
         });
     }
     Ok(())

@@ -12,14 +12,15 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // The first process of a container has no default for SIGTERM: without this it would be
     // killed after the grace time.
-    for signal in [15, 2] {
-        if let Err(error) = signal_hook::flag::register_conditional_shutdown(
-            signal,
-            0,
-            std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true)),
-        ) {
-            eprintln!("hello: can't take signal {signal}: {error}");
+    match signal_hook::iterator::Signals::new([15, 2]) {
+        Ok(mut signals) => {
+            std::thread::spawn(move || {
+                signals.forever().next();
+                http::finish();
+                std::process::exit(0);
+            });
         }
+        Err(error) => eprintln!("hello: can't take signals: {error}"),
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

@@ -203,7 +203,8 @@ fn progress(event: &Event) -> Option<&Task> {
     let Event::Put { old: Some(Object::Task(old)), new: Object::Task(new) } = event else {
         return None;
     };
-    let same = old.desired == new.desired && old.node == new.node;
+    // What managers change has another version.
+    let same = old.meta.version == new.meta.version;
     (same && new.node.is_some() && !new.state().is_terminal()).then_some(new)
 }
 

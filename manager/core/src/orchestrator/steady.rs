@@ -204,6 +204,11 @@ impl SlotPass<'_> {
                 stop(other, TaskState::Shutdown, reason, context, changes);
             }
         }
+        for ended in self.tasks.iter().filter(|task| task.id != current.id) {
+            if ended.state().is_terminal() {
+                stop(ended, TaskState::Shutdown, String::new, context, changes);
+            }
+        }
         self.release(current, context, changes);
         self.fences_fall()
     }
