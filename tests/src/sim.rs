@@ -84,7 +84,7 @@ enum Event {
     /// A raft message arrives.
     Raft { to: HostId, bytes: Vec<u8>, snapshot_of: Option<(HostId, u64)> },
     /// A message of a session arrives at its manager.
-    Up { session: u64, message: AgentMessage },
+    Up { session: u64, message: Box<AgentMessage> },
     /// A message of a session arrives at its agent.
     Down { session: u64, message: ManagerMessage },
     /// An agent looks at its tasks and its session.
@@ -153,7 +153,7 @@ impl World {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.last_up = time;
         }
-        self.at(time, Event::Up { session: id, message });
+        self.at(time, Event::Up { session: id, message: Box::new(message) });
     }
 
     fn send_down(&mut self, id: u64, message: ManagerMessage) {
@@ -350,7 +350,7 @@ impl Sim {
                 let is_heartbeat =
                     matches!(message.message, Some(agent_message::Message::Heartbeat(_)));
                 if let Some(manager) = self.managers.get_mut(&to) {
-                    manager.hear(&mut self.world, session, agent, message);
+                    manager.hear(&mut self.world, session, agent, *message);
                 }
                 if !is_heartbeat {
                     self.settle(to);

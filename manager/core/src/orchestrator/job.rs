@@ -40,7 +40,8 @@ pub(super) fn reconcile(
         let is_wanted = wanted.slots.contains_key(slot) || wanted.asleep.contains(slot);
         for task in tasks {
             let is_older = task.job_iteration != service.job.iteration;
-            if !is_wanted && !(is_older && allows_older) {
+            let stays = is_wanted || (is_older && allows_older);
+            if !stays {
                 let reason = || "the run does not need it any more".to_owned();
                 stop(task, TaskState::Remove, reason, context, changes);
             } else if is_older && !allows_older && task.is_live() {

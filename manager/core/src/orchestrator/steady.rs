@@ -52,7 +52,7 @@ pub(super) fn reconcile(
     }
     let plan = updater::plan(store, service, &slots, &wanted, memory, context, changes);
     // It has another spec now: the next pass is about that.
-    let Some(Plan { mut budget, start_first, mut wake_at }) = plan else { return None };
+    let Plan { mut budget, start_first, mut wake_at } = plan?;
     let unmet = dependency::unmet(store, service);
     let spec = service.task_spec();
     let pass = Pass {

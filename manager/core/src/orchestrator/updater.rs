@@ -296,16 +296,14 @@ impl Updater<'_> {
             return self.go(self.rules.parallelism, census);
         }
         let is_new = self.service.update.state() == UpdateState::None;
-        if is_new {
-            if let Some(words) = census.overdue.first() {
-                let update = UpdateStatus {
-                    state: UpdateState::Paused.into(),
-                    ended_at: Some(context.stamp()),
-                    message: words.clone(),
-                    ..UpdateStatus::default()
-                };
-                self.put(update, context, changes);
-            }
+        if let Some(words) = census.overdue.first().filter(|_| is_new) {
+            let update = UpdateStatus {
+                state: UpdateState::Paused.into(),
+                ended_at: Some(context.stamp()),
+                message: words.clone(),
+                ..UpdateStatus::default()
+            };
+            self.put(update, context, changes);
         }
         // Nothing hangs on it otherwise.
         let wake_at = census.wake_at.filter(|_| is_new);

@@ -27,6 +27,9 @@ struct Claim {
     generic: BTreeMap<String, u64>,
 }
 
+/// The highest priority of those that end, how many they are, and where.
+type Cost = (i32, usize, NodeId);
+
 /// Room that is being made for a task.
 pub(super) struct Room {
     /// Tasks to end.
@@ -44,7 +47,7 @@ impl Preemption {
         task: &Task,
         loads: &Loads,
     ) -> Option<Room> {
-        let mut best: Option<((i32, usize, NodeId), Vec<Arc<Task>>)> = None;
+        let mut best: Option<(Cost, Vec<Arc<Task>>)> = None;
         for load in loads.iter() {
             if task.only_node.is_some_and(|node| node != load.node.id) {
                 continue;
