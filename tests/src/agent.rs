@@ -268,9 +268,18 @@ impl Agent {
     pub fn reboot(&mut self) {
         self.end("-9");
         self.kill_containers();
+        self.unmount_payloads();
         fs::remove_dir_all(self.dir().join("run")).unwrap();
         self.host = Host::new();
         self.restart();
+    }
+
+    /// The tmpfs for secrets, where an agent that was killed has left it.
+    fn unmount_payloads(&self) {
+        let payloads = self.dir().join("run/payloads");
+        if payloads.exists() {
+            let _ = Command::new("umount").arg("-l").arg(payloads).output();
+        }
     }
 
     fn kill_containers(&self) {
@@ -318,8 +327,12 @@ impl Drop for Agent {
         for stack in self.ctl(&["--stale", "stack", "ls", "-q"]).stdout.lines() {
             let _ = self.ctl(&["stack", "rm", stack]);
         }
+        for service in self.ctl(&["--stale", "service", "ls", "-q"]).stdout.lines() {
+            let _ = self.ctl(&["service", "rm", service]);
+        }
         self.end("-TERM");
         self.kill_containers();
+        self.unmount_payloads();
         for group in cgroups().iter().filter(|group| !self.cgroups.contains(group)) {
             for entry in fs::read_dir(group).into_iter().flatten().flatten() {
                 // Files go with their folder.

@@ -1,10 +1,11 @@
 //! Three managers, beside a swarm of three where docker is installed: how long it takes after a
 //! manager was lost until writes are acknowledged, until all its tasks run elsewhere, and after it
-//! is back until what it ran is gone. The two take turns; medians are printed, nothing fails on a
+//! is back until what it ran is gone; and how services come, grow, are updated and shrink. The two take turns; medians are printed, nothing fails on a
 //! time. Then 5,000 agents that run nothing, with 100,000 tasks. Run by `make bench`.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // a bench
 
+mod rollout;
 mod swarm;
 
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use swarm::Swarm;
 /// Of each figure; `SHOAL_BENCH_RUNS` changes it.
 const RUNS: usize = 5;
 /// A swarm takes minutes for one.
-const PEER_RUNS: usize = 2;
+pub(crate) const PEER_RUNS: usize = 2;
 const TASKS: usize = 6;
 
 fn main() {
@@ -41,6 +42,7 @@ fn main() {
     add("leader cut off to the next write, s", own.written, peers.written, "<= 2");
     add("the same to all its tasks elsewhere, s", own.elsewhere, peers.elsewhere, "<= 6");
     add("healed to its stale containers gone, s", own.gone, peers.gone, "<= 2");
+    rollout::measure(&mut report, &shoal, peer.as_ref());
     drop((shoal, peer));
     report.print();
     println!();
@@ -54,7 +56,7 @@ pub(crate) struct Times {
     pub(crate) gone: Vec<f64>,
 }
 
-struct Shoal {
+pub(crate) struct Shoal {
     cluster: Managers,
 }
 

@@ -10,7 +10,7 @@ use shoal_tests::{Host, Switch, hello_tar};
 
 use crate::{TASKS, Times};
 
-const IMAGE: &str = "192.0.2.11:5999/hello:latest";
+pub(crate) const IMAGE: &str = "192.0.2.11:5999/hello:latest";
 
 pub(crate) struct Swarm {
     switch: Switch,
@@ -122,7 +122,7 @@ impl Swarm {
         wait("dockerd answers", || self.docker(number, &["version"]).is_some());
     }
 
-    fn docker(&self, number: usize, args: &[&str]) -> Option<String> {
+    pub(crate) fn docker(&self, number: usize, args: &[&str]) -> Option<String> {
         let socket = format!("unix://{}", self.path(&format!("d{number}/docker.sock")));
         let mut command = Command::new("timeout");
         command.args(["10", "docker", "--host", &socket]).args(args).stdin(Stdio::null());
@@ -130,7 +130,7 @@ impl Swarm {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    fn must(&self, number: usize, args: &[&str]) -> String {
+    pub(crate) fn must(&self, number: usize, args: &[&str]) -> String {
         self.docker(number, args).unwrap_or_else(|| {
             let log = fs::read_to_string(self.path(&format!("d{number}.log"))).unwrap();
             panic!("docker {args:?}\n{log}")
