@@ -305,4 +305,24 @@ mod tests {
         let flags = ["--generic-resource", "fpga=1", "--generic-resource", "gpu=4"];
         assert_eq!(kinds(&flags), ["fpga", "gpu"]);
     }
+
+    #[test]
+    fn labels_are_the_flags_else_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        std::fs::write(&path, "labels = [\"disk=ssd\", \"rack=r1=a\"]\n").unwrap();
+        let labels = |flags: &[&str]| {
+            let mut words = vec!["agent", "--config", path.to_str().unwrap()];
+            words.extend(flags);
+            let config = Arguments::try_parse_from(words).unwrap().resolve();
+            config.map(|config| Vec::from_iter(config.labels)).map_err(|error| error.to_string())
+        };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(labels(&[]), Ok(vec![pair("disk", "ssd"), pair("rack", "r1=a")]));
+        let flags = ["--label", "zone=eu", "--label", "empty="];
+        assert_eq!(labels(&flags), Ok(vec![pair("empty", ""), pair("zone", "eu")]));
+        for wrong in ["zone", "=eu"] {
+            assert!(labels(&["--label", wrong]).unwrap_err().contains(wrong));
+        }
+    }
 }

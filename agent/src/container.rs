@@ -10,5 +10,6 @@ mod security;
 pub(crate) mod signal;
 mod users;
 
+pub(crate) use mounts::clean;
 pub(crate) use request::{Place, Wanted, build, check, limit};
 pub(crate) use users::Users;

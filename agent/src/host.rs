@@ -15,7 +15,8 @@ pub(crate) fn name() -> String {
         .unwrap_or_else(|| "localhost".to_owned())
 }
 
-/// Everything but the routes, which the network knows, and the volumes. What only people can know comes in.
+/// Everything but the routes, which the network knows, the volumes and the roots. What only people
+/// can know comes in.
 pub(crate) fn describe(
     generic_resources: &[GenericResource],
     labels: &BTreeMap<String, String>,

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 pub(crate) use assigned::Assigned;
 pub(crate) use assigned::port;
 pub(crate) use cleanup::{collect_garbage, forget_files, release_run};
+pub(crate) use given::fill_in;
 
 use crate::node::Node;
 
@@ -88,7 +89,8 @@ impl Tasks {
     pub(crate) async fn apply(&mut self, assignments: Assignments) {
         self.assigned.take(assignments);
         self.keep_payloads();
-        let desired = self.assigned.network(&self.node.id.to_string());
+        let hostname = |task: &Task| given::hostname(&self.node, task);
+        let desired = self.assigned.network(&self.node.id.to_string(), hostname);
         match self.node.fabric.set_cluster(desired).await {
             Ok(report) => {
                 for error in report.ports {

@@ -16,6 +16,8 @@ const INTERVAL: Duration = Duration::from_secs(30);
 const START_INTERVAL: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(30);
 const RETRIES: u32 = 3;
+/// Between two reports of checks that fail.
+const QUIET: Duration = Duration::from_secs(1);
 /// Docker keeps as much of a check's output.
 const MAX_OUTPUT: usize = 4096;
 
@@ -33,7 +35,8 @@ pub(crate) struct Check {
 /// A change of mind.
 pub(crate) enum Verdict {
     Healthy,
-    /// Not healthy yet, with the last check's output.
+    /// Not healthy yet, with the last check's output: one that was not told before, and at the most
+    /// one a second.
     NotYet(String),
     /// With the last check's output.
     Unhealthy(String),
@@ -74,6 +77,26 @@ impl Check {
     }
 }
 
+/// What was last told of checks that fail.
+#[derive(Default)]
+struct Told {
+    text: String,
+    at: Option<Instant>,
+}
+
+impl Told {
+    /// Whether it is to be told. What comes too soon is left to the checks that follow.
+    fn is_news(&mut self, output: &str, now: Instant) -> bool {
+        let too_soon = self.at.is_some_and(|at| now.duration_since(at) < QUIET);
+        if too_soon || (self.at.is_some() && self.text == output) {
+            return false;
+        }
+        self.text = output.to_owned();
+        self.at = Some(now);
+        true
+    }
+}
+
 /// Checks until nobody listens any more. The first check comes at
 /// once: a service that is up early is in use early.
 pub(crate) async fn run(node: Node, id: String, check: Check, verdicts: mpsc::Sender<Verdict>) {
@@ -81,7 +104,7 @@ pub(crate) async fn run(node: Node, id: String, check: Check, verdicts: mpsc::Se
     let mut was_healthy = false;
     let mut failures = 0;
     let mut early = EARLY;
-    let mut told = String::new();
+    let mut told = Told::default();
     loop {
         match probe(&node, &id, &check).await {
             Ok(()) => {
@@ -96,11 +119,12 @@ pub(crate) async fn run(node: Node, id: String, check: Check, verdicts: mpsc::Se
                 // A program needs a moment to open its port: that is no failure of its.
                 let warming_up = !was_healthy && early < check.interval;
                 failures += u32::from(!in_start_period && !warming_up);
-                if !was_healthy && failures < check.retries && told != output {
-                    told.clone_from(&output);
-                    if verdicts.send(Verdict::NotYet(output.clone())).await.is_err() {
-                        return;
-                    }
+                if !was_healthy
+                    && failures < check.retries
+                    && told.is_news(&output, Instant::now())
+                    && verdicts.send(Verdict::NotYet(output.clone())).await.is_err()
+                {
+                    return;
                 }
                 // Each one tells, with what the check said last; most listeners hear one only.
                 if failures >= check.retries {
@@ -143,5 +167,27 @@ async fn probe(node: &Node, id: &str, check: &Check) -> Result<(), String> {
         }
         Ok(Err(error)) => Err(error.to_string()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_check_is_told_when_it_says_something_else_and_once_a_second() {
+        let mut told = Told::default();
+        let start = Instant::now();
+        for (output, milliseconds, expected) in [
+            ("exit code 1: refused", 0, true),
+            ("exit code 1: refused", 100, false),
+            ("exit code 1: starting", 300, false),
+            ("exit code 1: starting", 1500, true),
+            ("exit code 1: starting", 9000, false),
+            ("exit code 1: refused", 9100, true),
+        ] {
+            let now = start + Duration::from_millis(milliseconds);
+            assert_eq!(told.is_news(output, now), expected, "{output} at {milliseconds}");
+        }
     }
 }

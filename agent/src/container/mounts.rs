@@ -9,7 +9,7 @@ use shoal_runtime::spec::{self, COPY_UP};
 use crate::node::{Node, Volumes};
 
 /// Without `.` and `..`, as the words say and whatever the links in the image.
-fn clean(path: &Path) -> PathBuf {
+pub(crate) fn clean(path: &Path) -> PathBuf {
     let mut cleaned = PathBuf::from("/");
     for part in path.components() {
         match part {

@@ -82,8 +82,9 @@ pub(crate) fn build(
     for (number, mount) in spec.mounts.iter().enumerate() {
         mounts.push(mounts::build(node, id, number, mount)?);
     }
-    mounts.extend(place.files.iter().cloned());
     mounts.extend(image_volumes(node, id, &own, &spec)?);
+    // Some are in a volume, which would hide them.
+    mounts.extend(place.files.iter().cloned());
     for bind in &edits.mounts {
         let options: Vec<&str> = bind.options.iter().map(String::as_str).collect();
         let mount = spec::mount("bind", &bind.host_path, &bind.container_path, &options);

@@ -3,9 +3,9 @@
 //! has them still.
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -48,7 +48,9 @@ impl Payloads {
             return Ok(());
         }
         let partial = self.dir.join("partial");
-        fs::write(&partial, payload.encode_to_vec())?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(&partial)?.write_all(&payload.encode_to_vec())?;
         fs::rename(partial, self.path(&payload.id))
     }
 
@@ -85,4 +87,36 @@ impl Payloads {
 fn is_mounted(dir: &Path) -> io::Result<bool> {
     let parent = dir.parent().unwrap_or(Path::new("/"));
     Ok(fs::metadata(dir)?.dev() != fs::metadata(parent)?.dev())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn payload(id: &str, data: &[u8]) -> Payload {
+        Payload { id: id.to_owned(), data: data.to_vec(), ..Payload::default() }
+    }
+
+    #[test]
+    fn what_was_sent_is_kept_for_its_owner_until_it_is_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let payloads = Payloads { dir: dir.path().to_owned() };
+        let task_dir = payloads.task_dir("t");
+        fs::create_dir_all(&task_dir).unwrap();
+        payloads.keep(&payload("a", b"hush")).unwrap();
+        payloads.keep(&payload("b", b"\0")).unwrap();
+        // As it comes from the disk, without its data.
+        payloads.keep(&payload("a", b"")).unwrap();
+        payloads.keep(&payload("c", b"")).unwrap();
+        assert_eq!(payloads.get("a"), Some(payload("a", b"hush")));
+        assert_eq!(payloads.get("c"), None);
+        let mode = fs::metadata(dir.path().join("a")).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        fs::write(dir.path().join("partial"), "left by a crash").unwrap();
+        payloads.retain(&BTreeSet::from(["b", "elsewhere"])).unwrap();
+        assert_eq!(payloads.get("a"), None);
+        assert_eq!(payloads.get("b"), Some(payload("b", b"\0")));
+        assert!(task_dir.exists() && !dir.path().join("partial").exists());
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
 
@@ -24,23 +24,29 @@ impl Volumes {
 
     /// The names of those that have one, in order, and each time that they are others.
     pub(crate) fn names(&self) -> watch::Receiver<BTreeSet<String>> {
+        // One that somebody took away by hand is still among those known.
+        if let Err(error) = self.look() {
+            tracing::warn!(%error, "can't list the volumes");
+        }
         self.names.subscribe()
     }
 
+    /// Reads the folder while nobody else changes the names: whatever is made meanwhile is added
+    /// afterwards.
     fn look(&self) -> io::Result<()> {
-        let mut names = BTreeSet::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let Ok(name) = entry?.file_name().into_string() else { continue };
-            if !is_anonymous(&name) {
-                names.insert(name);
+        let mut looked = Ok(());
+        self.names.send_if_modified(|known| match list(&self.dir) {
+            Ok(names) => {
+                let differ = *known != names;
+                *known = names;
+                differ
             }
-        }
-        self.names.send_if_modified(|known| {
-            let differ = *known != names;
-            *known = names;
-            differ
+            Err(error) => {
+                looked = Err(error);
+                false
+            }
         });
-        Ok(())
+        looked
     }
 
     /// The volume's files; made empty when there is no such volume yet.
@@ -48,7 +54,9 @@ impl Volumes {
         let path = self.path(name);
         if !path.exists() {
             fs::create_dir_all(&path)?;
-            self.look()?;
+        }
+        if !is_anonymous(name) {
+            self.names.send_if_modified(|names| names.insert(name.to_owned()));
         }
         Ok(path)
     }
@@ -76,10 +84,55 @@ impl Volumes {
     }
 }
 
+fn list(dir: &Path) -> io::Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(dir)? {
+        let Ok(name) = entry?.file_name().into_string() else { continue };
+        if !is_anonymous(&name) {
+            names.insert(name);
+        }
+    }
+    Ok(names)
+}
+
 /// `ID-NUMBER`, as [`Volumes::anonymous`] makes it.
 fn is_anonymous(name: &str) -> bool {
     name.rsplit_once('-').is_some_and(|(task, number)| {
         number.bytes().all(|byte| byte.is_ascii_digit())
             && task.parse::<shoal_proto::TaskId>().is_ok()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(names: &BTreeSet<String>) -> Vec<String> {
+        names.iter().cloned().collect()
+    }
+
+    #[test]
+    fn whoever_watches_hears_of_named_volumes_and_of_no_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Volumes::open(dir.path().join("volumes")).unwrap();
+        let volumes = open();
+        let mut names = volumes.names();
+        assert!(names.borrow_and_update().is_empty());
+        let task = shoal_proto::TaskId::from_bits(7).to_string();
+        volumes.ensure(&Volumes::anonymous(&task, 2)).unwrap();
+        assert!(!names.has_changed().unwrap(), "a task's own");
+        volumes.ensure("web-2").unwrap();
+        volumes.ensure("data").unwrap();
+        assert!(names.has_changed().unwrap());
+        assert_eq!(shown(&names.borrow_and_update()), ["data", "web-2"]);
+        volumes.ensure("data").unwrap();
+        assert!(!names.has_changed().unwrap(), "known before");
+        volumes.remove_anonymous(&task).unwrap();
+
+        // An agent that starts anew, and one whose volume was taken away by hand.
+        let anew = open();
+        assert_eq!(shown(&anew.names().borrow()), ["data", "web-2"]);
+        fs::remove_dir_all(dir.path().join("volumes/data")).unwrap();
+        assert_eq!(shown(&anew.names().borrow()), ["web-2"]);
+    }
 }

@@ -80,15 +80,15 @@ impl Assigned {
         Assignments { full: true, sequence: 0, changes }
     }
 
-    /// What the network should be for it.
-    pub(crate) fn network(&self, own: &str) -> net::Desired {
+    /// What the network should be for it, with the tasks' host names.
+    pub(crate) fn network(&self, own: &str, hostname: impl Fn(&Task) -> String) -> net::Desired {
         let live = self.tasks.values().filter(|task| {
             !task.status.as_ref().is_some_and(|status| status.state().is_terminal())
         });
         net::Desired {
             networks: self.networks.values().filter_map(network).collect(),
             services: self.endpoints.values().map(|service| self.service(service, own)).collect(),
-            containers: live.map(container).collect(),
+            containers: live.map(|task| container(task, hostname(task))).collect(),
         }
     }
 
@@ -156,23 +156,86 @@ pub(crate) fn port(port: &PortSpec) -> Option<net::PublishedPort> {
     })
 }
 
-fn container(task: &Task) -> net::Container {
+fn container(task: &Task, hostname: String) -> net::Container {
     let name = format!("{}.{}", task.service_name, task.slot);
     let attachments = task.networks.iter().filter_map(|held| {
         Some(net::Attachment { network: held.network_id.clone(), address: address(&held.address)? })
     });
     net::Container {
         id: task.id.clone(),
-        names: vec![name.clone(), format!("{name}.{}", task.id), hostname(task)],
+        names: vec![name.clone(), format!("{name}.{}", task.id), hostname],
         attachments: attachments.collect(),
     }
 }
 
-/// The host name that a task's container has: its own, or the beginning of its id as in Docker.
+/// The host name that a task's container has: its own as written, or the beginning of its id as in
+/// Docker.
 pub(crate) fn hostname(task: &Task) -> String {
     let container = task.spec.as_ref().and_then(|spec| spec.container.as_ref());
     match container.map(|container| container.hostname.as_str()) {
         Some(hostname) if !hostname.is_empty() => hostname.to_owned(),
         _ => task.id.chars().take(12).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_proto::v1::{ContainerSpec, TaskSpec};
+
+    use super::*;
+
+    fn told(full: bool, changes: impl IntoIterator<Item = Change>) -> Assignments {
+        let changed = |change| AssignmentChange { change: Some(change) };
+        let changes = changes.into_iter().map(changed).collect();
+        Assignments { full, sequence: 1, changes }
+    }
+
+    fn payload(id: &str, data: &str) -> Change {
+        let data = data.as_bytes().to_vec();
+        Change::Payload(Payload { id: id.to_owned(), data, ..Payload::default() })
+    }
+
+    #[test]
+    fn data_of_secrets_are_not_in_what_is_kept_on_disk() {
+        let mut assigned = Assigned::default();
+        assigned.take(told(true, [payload("a", "hush"), payload("b", "quiet")]));
+        let taken = assigned.take_payloads();
+        let data: Vec<&[u8]> = taken.iter().map(|payload| payload.data.as_slice()).collect();
+        assert_eq!(data, [b"hush".as_slice(), b"quiet".as_slice()]);
+        assert!(assigned.take_payloads().is_empty(), "once");
+        let kept = assigned.to_message();
+        let without = |change: &AssignmentChange| match &change.change {
+            Some(Change::Payload(payload)) => payload.data.is_empty(),
+            _ => false,
+        };
+        assert!(kept.changes.len() == 2 && kept.changes.iter().all(without), "{kept:?}");
+
+        // An agent that starts anew goes on from there.
+        let mut anew = Assigned::default();
+        anew.take(kept);
+        assert_eq!(anew.payloads(), BTreeSet::from(["a", "b"]));
+        anew.take(told(false, [Change::RemovePayload("a".to_owned()), payload("c", "new")]));
+        assert_eq!(anew.payloads(), BTreeSet::from(["b", "c"]));
+        assert_eq!(anew.take_payloads().len(), 1);
+        anew.take(told(true, []));
+        assert!(anew.payloads().is_empty());
+    }
+
+    #[test]
+    fn a_container_is_found_by_the_host_name_that_it_has() {
+        let container =
+            ContainerSpec { hostname: "web-{{.Task.Slot}}".to_owned(), ..ContainerSpec::default() };
+        let task = Task {
+            id: "t".to_owned(),
+            service_name: "web".to_owned(),
+            slot: 3,
+            spec: Some(TaskSpec { container: Some(container), ..TaskSpec::default() }),
+            ..Task::default()
+        };
+        let mut assigned = Assigned::default();
+        assigned.take(told(true, [Change::Task(task)]));
+        let filled_in = |task: &Task| hostname(task).replace("{{.Task.Slot}}", "3");
+        let desired = assigned.network("n", filled_in);
+        assert_eq!(desired.containers[0].names, ["web.3", "web.3.t", "web-3"]);
     }
 }

@@ -196,6 +196,8 @@ impl Worker {
                         self.status.set_health(Health::Healthy);
                         self.report(TaskState::Running, "running");
                     }
+                    // One that was healthy before this agent began is running.
+                    health::Verdict::NotYet(_) if self.status.state() == TaskState::Running => {}
                     health::Verdict::NotYet(output) => {
                         self.status.message = format!("health check: {output}");
                         self.publish();

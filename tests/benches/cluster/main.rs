@@ -1,7 +1,8 @@
 //! Three managers, beside a swarm of three where docker is installed: how long it takes after a
 //! manager was lost until writes are acknowledged, until all its tasks run elsewhere, and after it
 //! is back until what it ran is gone; and how services come, grow, are updated and shrink. The two take turns; medians are printed, nothing fails on a
-//! time. Then 5,000 agents that run nothing, with 100,000 tasks. Run by `make bench`.
+//! time. Then 5,000 agents that run nothing, with 100,000 tasks. Run by `make bench`; `cargo bench -p shoal-tests --bench
+//! cluster -- leader|rollout|scale` runs a part.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)] // a bench
 
@@ -30,7 +31,7 @@ fn main() {
     let shoal = Shoal::start();
     let peer = Swarm::start();
     let (mut own, mut peers) = (Times::default(), Times::default());
-    for run in 0..runs {
+    for run in 0..if wants("leader") { runs } else { 0 } {
         shoal.lose_leader(&mut own);
         if let Some(peer) = peer.as_ref().filter(|_| run < PEER_RUNS) {
             peer.lose_leader(&mut peers);
@@ -39,14 +40,26 @@ fn main() {
     let mut add = |name: &str, own: Vec<f64>, peers: Vec<f64>, target: &str| {
         report.add(name, own, peer.as_ref().map(|_| peers), target);
     };
-    add("leader cut off to the next write, s", own.written, peers.written, "<= 2");
-    add("the same to all its tasks elsewhere, s", own.elsewhere, peers.elsewhere, "<= 6");
-    add("healed to its stale containers gone, s", own.gone, peers.gone, "<= 2");
-    rollout::measure(&mut report, &shoal, peer.as_ref());
+    if wants("leader") {
+        add("leader cut off to the next write, s", own.written, peers.written, "<= 2");
+        add("the same to all its tasks elsewhere, s", own.elsewhere, peers.elsewhere, "<= 6");
+        add("healed to its stale containers gone, s", own.gone, peers.gone, "<= 2");
+    }
+    if wants("rollout") {
+        rollout::measure(&mut report, &shoal, peer.as_ref());
+    }
     drop((shoal, peer));
     report.print();
-    println!();
-    sim::scale::run(5000, 100_000);
+    if wants("scale") {
+        println!();
+        sim::scale::run(5000, 100_000);
+    }
+}
+
+/// All parts, or those that are named after `--`.
+fn wants(part: &str) -> bool {
+    let named: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    named.is_empty() || named.iter().any(|name| name == part)
 }
 
 #[derive(Default)]

@@ -122,7 +122,10 @@ pub(super) fn inspect_single(node: &Node, single: &Single) -> InspectContainerRe
 }
 
 pub(super) fn inspect_task(node: &Node, task: &Task) -> InspectContainerResponse {
-    let summary = task_summary(node, task);
+    let mut task = task.clone();
+    // With a placeholder that means nothing it never had a container: shown as written.
+    let _ = task::fill_in(node, &mut task);
+    let summary = task_summary(node, &task);
     let config = ContainerConfig {
         name: format!("{}.{}.{}", task.service_name, task.slot, task.id),
         spec: task.spec.clone().unwrap_or_default().container,

@@ -8,7 +8,7 @@ use shoal_proto::v1::{PlacementStrategy, PortSpec, TaskSpec, TaskState};
 use shoal_proto::{NodeId, ServiceId};
 
 use super::filter::{self, Refusal};
-use super::load::{Amounts, Loads, NodeLoad, volumes};
+use super::load::{Amounts, Loads, NodeLoad, has_own_volumes, volumes};
 use super::spread::{self, Groups, Tree};
 use crate::node::unsteady_until;
 use crate::placement::{Rules, Subject};
@@ -27,8 +27,9 @@ pub(super) struct Kind {
     ports: Vec<PortSpec>,
     pub(super) rules: Rules,
     pub(super) max_per_node: Option<u64>,
-    /// Named volumes that some node has.
+    /// Named volumes that some node has; of the task that is looked at, where each has its own.
     pub(super) volumes: Vec<String>,
+    has_own_volumes: bool,
     near: Vec<Near>,
     packs: bool,
     groups: Groups,
@@ -84,7 +85,6 @@ impl Kind {
             }
             near
         });
-        let exists = |volume: &&str| loads.iter().any(|load| load.has_volume(volume));
         Self {
             service: task.service,
             spec_version: task.spec_version,
@@ -95,7 +95,8 @@ impl Kind {
                 0 => None,
                 bound => Some(bound),
             },
-            volumes: volumes(&task.spec).filter(exists).map(str::to_owned).collect(),
+            volumes: placed_volumes(task, loads),
+            has_own_volumes: has_own_volumes(&task.spec),
             near: near.collect(),
             packs: placement.strategy() == PlacementStrategy::Pack,
             groups: Groups::of(spread::levels(&placement.spread), task.service, loads),
@@ -120,11 +121,14 @@ impl Kind {
         loads: &Loads,
         now: SystemTime,
     ) -> Result<usize, String> {
+        if self.has_own_volumes {
+            self.volumes = placed_volumes(task, loads);
+        }
         if let Some(node) = task.only_node {
             return self.only(store, task, loads.index_of(node), loads);
         }
         // What one that is held may have depends on its slot.
-        if task.desired < TaskState::Running {
+        if task.desired < TaskState::Running || self.has_own_volumes {
             return self.scan(store, task, loads, now);
         }
         if let Some(words) = &self.refusal {
@@ -277,6 +281,13 @@ impl Kind {
         }
         words
     }
+}
+
+/// The task's volumes that some node has.
+fn placed_volumes(task: &Task, loads: &Loads) -> Vec<String> {
+    let mut volumes = volumes(task);
+    volumes.retain(|volume| loads.iter().any(|load| load.has_volume(volume)));
+    volumes
 }
 
 impl Near {

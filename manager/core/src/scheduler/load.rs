@@ -192,8 +192,8 @@ impl NodeLoad {
         for port in host_ports(task) {
             self.host_ports.entry(port).or_default().push(holder);
         }
-        for volume in volumes(&task.spec) {
-            *self.volumes.entry(volume.to_owned()).or_default() += 1;
+        for volume in volumes(task) {
+            *self.volumes.entry(volume).or_default() += 1;
         }
     }
 
@@ -228,8 +228,8 @@ impl NodeLoad {
                 }
             }
         }
-        for volume in volumes(&task.spec) {
-            count_down(&mut self.volumes, &volume.to_owned());
+        for volume in volumes(task) {
+            count_down(&mut self.volumes, &volume);
         }
     }
 
@@ -315,8 +315,28 @@ fn host_ports(task: &Task) -> impl Iterator<Item = (i32, u32)> {
         .map(|port| (port.protocol, port.published_port))
 }
 
-/// Named volumes whose files matter.
-pub(super) fn volumes(spec: &TaskSpec) -> impl Iterator<Item = &str> {
+/// The task's named volumes whose files matter, with what placeholders in their names stand for; one
+/// that hangs on its node has no place of its own.
+pub(super) fn volumes(task: &Task) -> Vec<String> {
+    let slot = task.slot.to_string();
+    let fill_in = |name: &str| {
+        let mut name = name.to_owned();
+        for (field, value) in [(".Task.Slot", &*slot), (".Service.Name", &*task.service_name)] {
+            for placeholder in [format!("{{{{{field}}}}}"), format!("{{{{ {field} }}}}")] {
+                name = name.replace(&placeholder, value);
+            }
+        }
+        (!name.contains("{{")).then_some(name)
+    };
+    sources(&task.spec).filter_map(fill_in).collect()
+}
+
+/// Whether the volumes are others for each task.
+pub(super) fn has_own_volumes(spec: &TaskSpec) -> bool {
+    sources(spec).any(|name| name.contains("{{"))
+}
+
+fn sources(spec: &TaskSpec) -> impl Iterator<Item = &str> {
     let mounts = spec.container.iter().flat_map(|container| &container.mounts);
     let named = mounts.filter(|mount| {
         mount.r#type() == MountType::Volume && !mount.source.is_empty() && !mount.movable

@@ -192,6 +192,20 @@ fn a_volume_is_used_where_it_is() {
 }
 
 #[test]
+fn each_task_has_its_own_volume_where_it_was() {
+    let mut cluster = zoned(&["", "", ""]);
+    for (number, slot) in [(1, 3), (2, 1), (3, 2)] {
+        let mut host = node(number);
+        host.description.volumes = vec![format!("data-{slot}")];
+        cluster.put(host);
+    }
+    let web = service(1, "web", 4);
+    wait(&mut cluster, &web, 4, |task| mount(task, "data-{{.Task.Slot}}", false));
+    assert_eq!(places(&cluster, &web)[..3], [2, 3, 1]);
+    assert_ne!(places(&cluster, &web)[3], 0, "nobody has that of the fourth");
+}
+
+#[test]
 fn a_volume_that_nobody_has_is_made_anywhere() {
     let mut cluster = zoned(&["", ""]);
     let web = service(1, "web", 2);

@@ -1,0 +1,137 @@
+//! The network across hosts: containers on all pairs of nodes, published ports on every node with the
+//! client's address, links that are cut, agents that start anew.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use shoal_tests::{Agent, Host, Managers, skip, turn, until};
+
+fn agents(cluster: &Managers) -> Vec<&Agent> {
+    cluster.managers.iter().chain(&cluster.workers).collect()
+}
+
+/// The running tasks of a service: the node's name with the task's name and address.
+fn running(cluster: &Managers, service: &str) -> BTreeMap<String, (String, String)> {
+    let agent = &cluster.managers[0];
+    let json = |args: &[&str]| -> Value { serde_json::from_str(&agent.must(args)).unwrap() };
+    let nodes = json(&["node", "ls", "--format", "json"]);
+    let name_of = |id: &Value| {
+        let node = nodes.as_array().unwrap().iter().find(|node| node["id"] == *id).unwrap();
+        node["spec"]["name"].as_str().unwrap().to_owned()
+    };
+    let tasks = json(&["service", "ps", service, "--format", "json"]);
+    let live = tasks.as_array().unwrap().iter().filter(|task| {
+        task["status"]["state"] == "TASK_STATE_RUNNING"
+            && task["desiredState"] == "TASK_STATE_RUNNING"
+    });
+    live.map(|task| {
+        let address = task["networks"][0]["address"].as_str().unwrap();
+        let address = address.split('/').next().unwrap().to_owned();
+        let name = format!("{service}.{}", task["slot"].as_str().unwrap());
+        (name_of(&task["nodeId"]), (name, address))
+    })
+    .collect()
+}
+
+/// What an HTTP client on a host gets; none when there is no answer.
+fn get(host: &Host, url: &str) -> Option<String> {
+    let output = host.command("curl").args(["-fsS", "-m", "3", url]).output().unwrap();
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[test]
+fn containers_reach_each_other_on_all_pairs_of_nodes() {
+    let _turn = turn();
+    if skip() {
+        return;
+    }
+    let mut cluster = Managers::start(1, 2);
+    let agent = &cluster.managers[0];
+    let file = agent.file(
+        "all.yml",
+        "services:\n  all:\n    image: busybox\n    stop_grace_period: 0s\n    command:\n      - sh\n      - -c\n      \
+         - mkdir -p /www && hostname > /www/name && head -c 3000000 /dev/zero > /www/large && exec httpd -f -h /www\n    \
+         deploy: {mode: global}\n",
+    );
+    agent.must(&["stack", "deploy", "-f", &file, "net", "--timeout", "60s"]);
+    let tasks = running(&cluster, "net_all");
+    assert_eq!(tasks.len(), 3, "{tasks:?}");
+    let check = |cluster: &Managers, what: &str| {
+        for (agent, name) in agents(cluster).into_iter().zip(["m1", "w1", "w2"]) {
+            let own = &tasks[name].0;
+            for (other, address) in tasks.values() {
+                let exec = |command: &str| agent.ctl(&["exec", own, "sh", "-c", command]);
+                let ping = exec(&format!("ping -c 1 -W 2 {address}"));
+                assert_eq!(ping.code, 0, "{what}: {own} pings {other}: {ping:#?}");
+                let fragments = exec(&format!("ping -c 1 -W 2 -s 20000 {address}"));
+                assert_eq!(fragments.code, 0, "{what}: large packets, {own} to {other}");
+                let size = exec(&format!("wget -q -T 5 -O - http://{address}/large | wc -c"));
+                assert_eq!(size.stdout.trim(), "3000000", "{what}: {own} reads from {other}");
+            }
+            // By the service's name all of them in turn.
+            let names = "for i in 1 2 3 4 5 6; do wget -q -T 5 -O - http://all/name; done | sort -u | wc -l";
+            let names = agent.must(&["exec", own, "sh", "-c", names]);
+            assert_eq!(names.trim(), "3", "{what}: {own} finds all by name");
+        }
+    };
+    check(&cluster, "at first");
+    // A link that is cut and mended.
+    cluster.switch.plug(2, false);
+    let own = &tasks["m1"].0;
+    let ping = |address: &str| {
+        let command = format!("ping -c 1 -W 1 {address}");
+        cluster.managers[0].ctl(&["exec", own, "sh", "-c", &command]).code
+    };
+    assert_ne!(ping(&tasks["w1"].1), 0, "it is cut off");
+    assert_eq!(ping(&tasks["w2"].1), 0, "the others are not");
+    cluster.switch.plug(2, true);
+    until("it is back", || ping(&tasks["w1"].1), |code| *code == 0);
+    until("all is whole", || running(&cluster, "net_all").len(), |count| *count == 3);
+    // Agents that are killed and start anew.
+    cluster.workers[1].end("-9");
+    assert_eq!(ping(&tasks["w2"].1), 0, "traffic goes on without an agent");
+    cluster.workers[1].restart_worker();
+    check(&cluster, "with an agent that has started anew");
+    cluster.managers[0].must(&["stack", "rm", "net"]);
+}
+
+#[test]
+fn a_published_port_is_on_every_node_and_shows_who_calls() {
+    let _turn = turn();
+    if skip() {
+        return;
+    }
+    let cluster = Managers::start(1, 2);
+    agents(&cluster).into_iter().for_each(Agent::import_hello);
+    let agent = &cluster.managers[0];
+    agent.must(&["node", "update", "--label-add", "web=yes", "w2"]);
+    let file = agent.file(
+        "web.yml",
+        "services:\n  web:\n    image: shoal-hello\n    command: [/hello, web]\n    ports: [\"8080:8080\"]\n    \
+         healthcheck: {test: [CMD, /hello, check, \"http://127.0.0.1:8080/health\"], interval: 1s}\n    \
+         deploy: {placement: {constraints: [node.labels.web==yes]}}\n  counter:\n    image: shoal-hello\n    \
+         command: [/hello, counter]\n    deploy: {placement: {constraints: [node.labels.web!=yes]}}\n",
+    );
+    agent.must(&["stack", "deploy", "-f", &file, "web", "--timeout", "60s"]);
+    let client = cluster.switch.host(9);
+    for agent in agents(&cluster) {
+        let address = agent.host.address();
+        let url = format!("http://{address}:8080/whoami");
+        let answer = until("the port is open", || get(&client, &url), Option::is_some).unwrap();
+        let expected = format!(r#""client":"{}""#, client.address());
+        assert!(answer.contains(&expected), "by {address}: {answer}");
+        assert!(!answer.contains(r#""count":null"#), "the counter is on another node: {answer}");
+        assert!(get(&agent.host, &url).is_some(), "from the node {address} itself");
+        let loopback = get(&agent.host, "http://127.0.0.1:8080/whoami");
+        assert!(loopback.is_some(), "by the loopback of {address}");
+        for other in agents(&cluster) {
+            assert!(get(&other.host, &url).is_some(), "from {} by {address}", other.host.address());
+        }
+    }
+    // Hosts that are no nodes get nothing into the network.
+    let forged = client.command("sh").args(["-c", "echo x | busybox nc -u -w 1 192.0.2.11 2377"]);
+    let _ = { forged }.output().unwrap();
+    agent.must(&["stack", "rm", "web"]);
+}
