@@ -27,7 +27,7 @@ use crate::node::{Fabric, Lease, Node, Payloads, Reports, Shared, StatusStore, V
 use crate::seat::{Seat, Setup};
 use crate::session::{self, Managers};
 use crate::single::Singles;
-use crate::task::{Tasks, collect_garbage};
+use crate::task::{Tasks, collect_garbage, outer_address};
 use crate::{host, lock, serve};
 
 /// Connections that are open when the agent stops have this long to end by themselves.
@@ -49,7 +49,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let listen = listener.local_addr()?;
     let address = advertise(&config, listen);
     let identity = membership::establish(&config, &address).await?;
-    let node = open_node(&config, &identity).await?;
+    let node = open_node(&config, &identity, &address).await?;
     let managers = Managers::new(address.clone());
     let setup = Setup {
         data_dir: config.data_dir.clone(),
@@ -186,7 +186,7 @@ async fn close(config: &Config, node: &Node, tasks: &Tasks, singles: &Singles) {
     tracing::info!("stopping; nothing is left on the host");
 }
 
-async fn open_node(config: &Config, identity: &Identity) -> anyhow::Result<Node> {
+async fn open_node(config: &Config, identity: &Identity, address: &str) -> anyhow::Result<Node> {
     let instance = config.instance();
     let cgroup_parent = match instance.as_str() {
         "" => "shoal".to_owned(),
@@ -213,6 +213,7 @@ async fn open_node(config: &Config, identity: &Identity) -> anyhow::Result<Node>
     Ok(Node::new(Shared {
         id: identity.node,
         name: config.name.clone().unwrap_or_else(host::name),
+        address: outer_address(address),
         data_dir: config.data_dir.clone(),
         run_dir: config.run_dir.clone(),
         runtime,

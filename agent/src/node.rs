@@ -8,6 +8,7 @@ mod status;
 mod volume;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,6 +36,8 @@ pub(crate) struct Node {
 pub(crate) struct Shared {
     pub(crate) id: NodeId,
     pub(crate) name: String,
+    /// Where other nodes find this one; none when that is no IPv4 address, or this host alone.
+    pub(crate) address: Option<Ipv4Addr>,
     pub(crate) data_dir: PathBuf,
     pub(crate) run_dir: PathBuf,
     pub(crate) runtime: Runtime,

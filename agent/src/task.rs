@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub(crate) use assigned::Assigned;
-pub(crate) use assigned::port;
+pub(crate) use assigned::{outer_address, port};
 pub(crate) use cleanup::{collect_garbage, forget_files, release_run};
 pub(crate) use given::fill_in;
 
@@ -90,7 +90,7 @@ impl Tasks {
         self.assigned.take(assignments);
         self.keep_payloads();
         let hostname = |task: &Task| given::hostname(&self.node, task);
-        let desired = self.assigned.network(&self.node.id.to_string(), hostname);
+        let desired = self.assigned.network(&self.node.id.to_string(), self.node.address, hostname);
         match self.node.fabric.set_cluster(desired).await {
             Ok(report) => {
                 for error in report.ports {

@@ -1,6 +1,6 @@
 //! What a node's network should be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -18,6 +18,19 @@ pub struct Desired {
     pub services: Vec<Service>,
     /// Containers on this node.
     pub containers: Vec<Container>,
+    /// The other nodes; none where this one is alone.
+    pub overlay: Option<Overlay>,
+}
+
+/// The other nodes and what is on them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlay {
+    /// Where they find this one.
+    pub own: Ipv4Addr,
+    /// Where they are.
+    pub peers: BTreeSet<Ipv4Addr>,
+    /// The node of each container elsewhere that this node's containers may reach.
+    pub routes: BTreeMap<Ipv4Addr, Ipv4Addr>,
 }
 
 /// A network as seen on a node.
@@ -154,12 +167,14 @@ impl Desired {
 }
 
 impl Service {
-    /// Addresses that the port leads to from this node, one for each endpoint.
+    /// Addresses that the port leads to from this node, one for each endpoint: those of this node
+    /// where it has some, which saves a way.
     pub(crate) fn targets(&self, port: &PublishedPort) -> Vec<Ipv4Addr> {
+        let has_local = self.endpoints.iter().any(|endpoint| endpoint.local);
         let reachable = self
             .endpoints
             .iter()
-            .filter(|endpoint| port.mode == PortMode::Ingress || endpoint.local);
+            .filter(|endpoint| endpoint.local || (port.mode == PortMode::Ingress && !has_local));
         reachable.filter_map(|endpoint| endpoint.addresses.values().next().copied()).collect()
     }
 }

@@ -18,6 +18,7 @@ use crate::dns::{self, Dns};
 use crate::error::NetworkError;
 use crate::link::{self, Interface};
 use crate::name::Names;
+use crate::overlay::{OVERHEAD, Overlay};
 use crate::proxy::Proxy;
 use crate::ruleset::Rules;
 use crate::{nft, ruleset, sysctl};
@@ -40,6 +41,8 @@ pub struct AttachRequest {
     pub network: Network,
     /// With this address.
     pub address: Ipv4Addr,
+    /// The largest packets; none: the kernel's default.
+    pub mtu: Option<u32>,
 }
 
 /// What of a desired state could not be brought about while the rest was.
@@ -73,6 +76,7 @@ struct Applied {
     bare: bool,
     elements: nft::Connection,
     dns: Dns,
+    overlay: Overlay,
 }
 
 impl Engine {
@@ -95,6 +99,7 @@ impl Engine {
                 bare: false,
                 elements: nft::Connection::default(),
                 dns,
+                overlay: Overlay::new(&config.state_dir),
             }),
             proxy: Mutex::new(Proxy::new()),
             detaching: Mutex::default(),
@@ -116,7 +121,9 @@ impl Engine {
     /// The kernel refuses. The state before stays in force then, as far as it can.
     pub async fn apply(&self, desired: &Desired) -> Result<ApplyReport, NetworkError> {
         let mut applied = self.shared.applied.lock().await;
-        let rules = ruleset::rules(&self.shared.names, desired, dns::PORT);
+        let others = desired.overlay.as_ref();
+        let marks = applied.overlay.number(others)?.clone();
+        let rules = ruleset::rules(&self.shared.names, desired, &marks, dns::PORT);
         if desired.networks.is_empty() && (applied.bare || applied.rules.is_none()) {
             if !applied.bare {
                 nft::delete_table(&self.shared.names.table()).await?;
@@ -127,6 +134,8 @@ impl Engine {
             applied.rules = Some(rules);
             applied.bare = false;
         }
+        let Shared { netlink, names, .. } = &*self.shared;
+        applied.overlay.apply(netlink, &names.overlay(), others).await?;
         applied.dns.apply(desired);
         drop(applied);
         let ports = self.shared.proxy.lock().await.apply(desired).await;
@@ -177,6 +186,15 @@ impl Engine {
         Ok(())
     }
 
+    /// The largest packets that reach containers on other nodes, of a node that they find there.
+    ///
+    /// # Errors
+    /// The devices can't be listed.
+    pub async fn overlay_mtu(&self, own: Ipv4Addr) -> Result<u32, NetworkError> {
+        let outer = link::mtu_of(&self.shared.netlink, own).await?;
+        Ok(outer.saturating_sub(OVERHEAD))
+    }
+
     /// Opens ports ahead of a task's start, so that a conflict is found before it runs.
     ///
     /// # Errors
@@ -217,6 +235,7 @@ impl Engine {
                 address: request.address,
                 prefix_length: request.network.subnet.prefix_len(),
                 default_via: (way_out == Some(number)).then_some(request.network.gateway),
+                mtu: request.mtu,
             })
             .collect();
         let record: Vec<&str> = interfaces.iter().map(|one| one.outer.as_str()).collect();
@@ -330,6 +349,8 @@ impl Engine {
         applied.dns.apply(&Desired::default());
         applied.rules = None;
         applied.bare = false;
+        let Shared { netlink, names, .. } = &*self.shared;
+        let overlay = applied.overlay.remove(netlink, &names.overlay()).await;
         let table = nft::delete_table(&self.shared.names.table()).await;
         let mut devices = Ok(());
         for (_, device) in link::devices(&self.shared.netlink).await? {
@@ -338,6 +359,6 @@ impl Engine {
             }
         }
         let forwarding = sysctl::restore_forwarding(&self.shared.config.state_dir);
-        table.and(devices).and(forwarding)
+        table.and(overlay).and(devices).and(forwarding)
     }
 }

@@ -12,13 +12,14 @@ mod error;
 mod link;
 mod name;
 mod nft;
+mod overlay;
 mod ports;
 mod proxy;
 mod ruleset;
 mod sysctl;
 
 pub use desired::{
-    Attachment, Container, Desired, Endpoint, Network, NetworkId, PortMode, Protocol,
+    Attachment, Container, Desired, Endpoint, Network, NetworkId, Overlay, PortMode, Protocol,
     PublishedPort, Service,
 };
 pub use engine::{ApplyReport, AttachRequest, Engine, EngineConfig};

@@ -28,6 +28,8 @@ pub(crate) struct Interface {
     pub(crate) prefix_length: u8,
     /// Where everything else goes; on one interface at the most.
     pub(crate) default_via: Option<Ipv4Addr>,
+    /// The largest packets; none: the kernel's default.
+    pub(crate) mtu: Option<u32>,
 }
 
 /// Netlink to this process's own network namespace.
@@ -36,6 +38,54 @@ pub(crate) fn connect() -> Result<Handle, NetworkError> {
         rtnetlink::new_connection().map_err(NetworkError::io(Path::new("netlink")))?;
     tokio::spawn(connection);
     Ok(handle)
+}
+
+/// The index of a device that is there.
+pub(crate) fn index(device: &str) -> Result<u32, NetworkError> {
+    index_of(device)
+}
+
+/// Brings a device up.
+pub(crate) async fn set_up(handle: &Handle, index: u32, device: &str) -> Result<(), NetworkError> {
+    let up = LinkUnspec::new_with_index(index).up().build();
+    let what = format!("bring {device} up");
+    handle.link().set(up).execute().await.map_err(NetworkError::netlink(what))
+}
+
+/// The largest packets of the device that has an address; as Ethernet has it where none has.
+pub(crate) async fn mtu_of(handle: &Handle, address: Ipv4Addr) -> Result<u32, NetworkError> {
+    const ETHERNET: u32 = 1500;
+    let mut list = handle.link().get().execute();
+    let what = || NetworkError::netlink("list devices");
+    while let Some(message) = list.try_next().await.map_err(what())? {
+        let has = addresses(handle, message.header.index).await?;
+        if has.iter().any(|one| one.addr() == address) {
+            let mtu = message.attributes.iter().find_map(|attribute| match attribute {
+                LinkAttribute::Mtu(mtu) => Some(*mtu),
+                _ => None,
+            });
+            // Loopback has larger ones than anything behind it.
+            return Ok(mtu.unwrap_or(ETHERNET).min(9000));
+        }
+    }
+    Ok(ETHERNET)
+}
+
+fn errno(error: &rtnetlink::Error) -> Option<i32> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.code.map(|code| -code.get()),
+        _ => None,
+    }
+}
+
+/// What was to be made is there.
+pub(crate) fn exists_already(error: &rtnetlink::Error) -> bool {
+    errno(error) == Some(nix::errno::Errno::EEXIST as i32)
+}
+
+/// What was to go is not there.
+pub(crate) fn is_missing(error: &rtnetlink::Error) -> bool {
+    errno(error) == Some(nix::errno::Errno::ESRCH as i32)
 }
 
 fn index_of(device: &str) -> Result<u32, NetworkError> {
@@ -110,16 +160,16 @@ pub(crate) async fn add_veth(
     netns: &OwnedFd,
     interface: &Interface,
 ) -> Result<(), NetworkError> {
-    let inner = LinkMessageBuilder::<LinkUnspec>::new()
+    let mut inner = LinkMessageBuilder::<LinkUnspec>::new()
         .name(interface.inner.clone())
         .address(name::mac(interface.address).to_vec())
-        .setns_by_fd(netns.as_raw_fd())
-        .build();
-    let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
-        .name(interface.outer.clone())
-        .set_info_data(InfoData::Veth(InfoVeth::Peer(inner)))
-        .up()
-        .build();
+        .setns_by_fd(netns.as_raw_fd());
+    let mut pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+        .name(interface.outer.clone());
+    if let Some(mtu) = interface.mtu {
+        (inner, pair) = (inner.mtu(mtu), pair.mtu(mtu));
+    }
+    let pair = pair.set_info_data(InfoData::Veth(InfoVeth::Peer(inner.build()))).up().build();
     let what = format!("make interface {}", interface.outer);
     handle.link().add(pair).execute().await.map_err(NetworkError::netlink(what))?;
     let index = index_of(&interface.outer)?;

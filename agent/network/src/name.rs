@@ -31,6 +31,11 @@ impl Names {
         format!("shoal-{}", self.tag)
     }
 
+    /// The VXLAN device.
+    pub(crate) fn overlay(&self) -> String {
+        format!("shoalvx-{}", self.tag)
+    }
+
     /// The host side of a container's interface; 14 characters of the 15 that there may be.
     pub(crate) fn veth(&self, container: &str, network: &str) -> String {
         format!("sh{}{}", self.tag, hex(&(container, network), 10))
@@ -39,6 +44,7 @@ impl Names {
     /// Whether the device is one of this engine's.
     pub(crate) fn is_own(&self, device: &str) -> bool {
         device == self.anchor()
+            || device == self.overlay()
             || (device.len() == 14 && device.starts_with(&format!("sh{}", self.tag)))
     }
 }

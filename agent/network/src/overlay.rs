@@ -63,7 +63,7 @@ impl Marks {
     }
 
     /// Numbers for these; none is given again while it is somebody's.
-    fn follow(&mut self, peers: &BTreeSet<Ipv4Addr>) {
+    pub(crate) fn follow(&mut self, peers: &BTreeSet<Ipv4Addr>) {
         self.0.retain(|address, _| peers.contains(address));
         let mut next = 1;
         for peer in peers {

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::desired::{Desired, PublishedPort, Service};
-use crate::name::Names;
+use crate::desired::{Desired, Overlay, PublishedPort, Service};
+use crate::name::{Names, mac};
+use crate::overlay::{self, Marks};
 
 /// A table's rules. What comes and goes with each container is apart, so that it can change alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +45,7 @@ impl Rules {
 }
 
 /// The rules for a state.
-pub(crate) fn rules(names: &Names, desired: &Desired, dns_port: u16) -> Rules {
+pub(crate) fn rules(names: &Names, desired: &Desired, marks: &Marks, dns_port: u16) -> Rules {
     let desired = &desired.sorted();
     let table = names.table();
     let anchor = names.anchor();
@@ -84,7 +85,23 @@ pub(crate) fn rules(names: &Names, desired: &Desired, dns_port: u16) -> Rules {
     set(&mut text, "map published", kind, &balance.published.elements);
     let kind = "ipv4_addr . inet_proto . inet_service : verdict";
     set(&mut text, "map published_at", kind, &balance.published_at.elements);
-    text.push_str(&CHAINS.replace("ANCHOR", &anchor));
+    let mut chains = CHAINS.replace("ANCHOR", &anchor);
+    let own_address =
+        desired.overlay.as_ref().map(|overlay| overlay.own.to_string()).unwrap_or_default();
+    let mut from_nodes = String::new();
+    if let Some(overlay) = &desired.overlay {
+        others(&mut text, overlay, marks);
+        chains.push_str(OVERLAY);
+        from_nodes = FROM_NODES.replace("ANCHOR", &anchor);
+    }
+    let chains = chains
+        .replace("    FROM_NODES\n", &from_nodes)
+        .replace("OVERLAY_DEVICE", &names.overlay())
+        .replace("OWN_ADDRESS", &own_address)
+        .replace("OVERLAY_PORT", &overlay::PORT.to_string())
+        .replace("MARKED", &format!("{:#x}", overlay::MARK))
+        .replace("MASK", &format!("{:#x}", overlay::MARK_MASK));
+    text.push_str(&chains);
     text.push_str("}\n");
     Rules { text, own }
 }
@@ -116,6 +133,7 @@ const CHAINS: &str = r#"
   chain forward {
     type filter hook forward priority filter; policy accept;
     ct state established,related accept
+    FROM_NODES
     oifname "ANCHOR" meta l4proto tcp reject with tcp reset
     oifname "ANCHOR" reject with icmp type host-unreachable
     ip saddr @internal ip saddr . ip daddr != @same_network drop
@@ -125,6 +143,47 @@ const CHAINS: &str = r#"
     ip saddr @subnets accept
   }
 "#;
+
+/// Where there are other nodes. A node that asks this one for what runs there itself would take the
+/// reply as its own: it sees this one as its caller. Connections from outside that came by one are marked with it, and their
+/// replies go back by it; the mark must not go on to the outer packet, which would follow it too.
+const OVERLAY: &str = r#"
+  chain mark_connections {
+    type filter hook prerouting priority mangle; policy accept;
+    iifname "OVERLAY_DEVICE" ct state new ip saddr != @subnets ct mark set ether saddr map @senders
+    iifname != "OVERLAY_DEVICE" ct direction reply ct mark and MASK == MARKED meta mark set ct mark
+  }
+  chain clear_marks {
+    type filter hook postrouting priority mangle; policy accept;
+    oifname "OVERLAY_DEVICE" meta mark set 0
+  }
+  chain by_a_detour {
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname "OVERLAY_DEVICE" ip saddr . ip daddr @at_home snat ip to OWN_ADDRESS
+  }
+  chain nodes_alone {
+    type filter hook input priority filter; policy accept;
+    udp dport OVERLAY_PORT ip saddr != @peers drop
+  }
+"#;
+
+/// What another node has let pass.
+const FROM_NODES: &str =
+    "    iifname \"OVERLAY_DEVICE\" oifname != \"ANCHOR\" ip daddr @subnets accept\n";
+
+/// The other nodes' addresses, what runs on each, and the mark of each.
+fn others(text: &mut String, overlay: &Overlay, marks: &Marks) {
+    let peers: Vec<String> = marks.iter().map(|(peer, _)| peer.to_string()).collect();
+    let senders = marks.iter().map(|(peer, mark)| {
+        let mac: Vec<String> = mac(peer).iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{} : {mark:#x}", mac.join(":"))
+    });
+    let senders: Vec<String> = senders.collect();
+    let at_home = overlay.routes.iter().map(|(address, node)| format!("{node} . {address}"));
+    set(text, "set peers", "ipv4_addr", &peers);
+    set(text, "set at_home", "ipv4_addr . ipv4_addr", &at_home.collect::<Vec<_>>());
+    set(text, "map senders", "ether_addr : mark", &senders);
+}
 
 fn set(text: &mut String, head: &str, kind: &str, elements: &[String]) {
     let _ = write!(text, "  {head} {{\n    type {kind};\n");

@@ -41,6 +41,19 @@ fn kept(state: &Path) -> PathBuf {
     state.join("ip_forward.before")
 }
 
+/// The VXLAN device: what comes by it may be from anywhere, when it came in by another node.
+pub(crate) fn set_up_overlay(name: &str) -> Result<(), NetworkError> {
+    let conf = Path::new("/proc/sys/net/ipv4/conf");
+    let all = fs::read_to_string(conf.join("all/rp_filter")).unwrap_or_default();
+    // The stricter of the two counts: where all devices check, this one checks loosely.
+    let check = if all.trim() == "0" { "0" } else { "2" };
+    for (key, value) in [("rp_filter", check), ("send_redirects", "0"), ("forwarding", "1")] {
+        write(&conf.join(name).join(key), value)?;
+    }
+    let six = Path::new("/proc/sys/net/ipv6/conf").join(name).join("disable_ipv6");
+    if six.exists() { write(&six, "1") } else { Ok(()) }
+}
+
 /// The host side of a veth: answers ARP for all that it has a route to, at once; takes packets
 /// only from the address that is routed to it; never tells a container of a shorter way.
 pub(crate) fn set_up_veth(name: &str) -> Result<(), NetworkError> {

@@ -123,8 +123,10 @@ impl Singles {
             // Before its interface is there, so that no packet of its own is ahead of the rules.
             self.apply_network().await;
             let network = own.clone();
-            let requests: Vec<AttachRequest> =
-                address.map(|address| AttachRequest { network, address }).into_iter().collect();
+            let requests: Vec<AttachRequest> = address
+                .map(|address| AttachRequest { network, address, mtu: None })
+                .into_iter()
+                .collect();
             let attached = node.network.attach(&single.id, &created.netns, &requests).await;
             attached.map_err(|error| error.to_string())?;
         }

@@ -1,13 +1,13 @@
 //! The node's assignments, and the network that they ask for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
 
 use ipnet::Ipv4Net;
 use shoal_network as net;
 use shoal_proto::v1::assignment_change::Change;
 use shoal_proto::v1::{
-    AssignmentChange, Assignments, Network, Payload, PortProtocol, PortSpec, PublishMode,
+    AssignmentChange, Assignments, Network, Payload, Peer, PortProtocol, PortSpec, PublishMode,
     ServiceEndpoints, Task,
 };
 
@@ -19,6 +19,8 @@ pub(crate) struct Assigned {
     endpoints: BTreeMap<String, ServiceEndpoints>,
     /// Secrets and configs, without their data once those were taken.
     payloads: BTreeMap<String, Payload>,
+    /// Where the other nodes are.
+    peers: BTreeMap<String, Peer>,
 }
 
 impl Assigned {
@@ -46,6 +48,8 @@ impl Assigned {
                 Change::Payload(payload) => {
                     drop(self.payloads.insert(payload.id.clone(), payload));
                 }
+                Change::Peer(peer) => drop(self.peers.insert(peer.node_id.clone(), peer)),
+                Change::RemovePeer(id) => drop(self.peers.remove(&id)),
                 Change::RemovePayload(id) => drop(self.payloads.remove(&id)),
                 Change::RemoveTask(id) => drop(self.tasks.remove(&id)),
                 Change::RemoveNetwork(id) => drop(self.networks.remove(&id)),
@@ -75,13 +79,19 @@ impl Assigned {
         let endpoints = self.endpoints.values().cloned().map(Change::Endpoints);
         let tasks = self.tasks.values().cloned().map(Change::Task);
         let payloads = self.payloads.values().cloned().map(Change::Payload);
-        let changes = networks.chain(endpoints).chain(payloads).chain(tasks);
+        let peers = self.peers.values().cloned().map(Change::Peer);
+        let changes = peers.chain(networks).chain(endpoints).chain(payloads).chain(tasks);
         let changes = changes.map(|change| AssignmentChange { change: Some(change) }).collect();
         Assignments { full: true, sequence: 0, changes }
     }
 
     /// What the network should be for it, with the tasks' host names.
-    pub(crate) fn network(&self, own: &str, hostname: impl Fn(&Task) -> String) -> net::Desired {
+    pub(crate) fn network(
+        &self,
+        own: &str,
+        address: Option<Ipv4Addr>,
+        hostname: impl Fn(&Task) -> String,
+    ) -> net::Desired {
         let live = self.tasks.values().filter(|task| {
             !task.status.as_ref().is_some_and(|status| status.state().is_terminal())
         });
@@ -89,7 +99,26 @@ impl Assigned {
             networks: self.networks.values().filter_map(network).collect(),
             services: self.endpoints.values().map(|service| self.service(service, own)).collect(),
             containers: live.map(|task| container(task, hostname(task))).collect(),
+            overlay: address.and_then(|address| self.overlay(own, address)),
         }
+    }
+
+    /// The other nodes, and the way to the containers there.
+    fn overlay(&self, own: &str, address: Ipv4Addr) -> Option<net::Overlay> {
+        let place = |peer: &Peer| Some((peer.node_id.clone(), outer_address(&peer.address)?));
+        let nodes: BTreeMap<String, Ipv4Addr> = self.peers.values().filter_map(place).collect();
+        let places = self.endpoints.values().flat_map(|service| {
+            service.endpoints.iter().chain(&service.others).filter(|one| one.node_id != own)
+        });
+        let mut routes = BTreeMap::new();
+        for (held, node) in
+            places.filter_map(|one| Some((&one.networks, *nodes.get(&one.node_id)?)))
+        {
+            let known = held.iter().filter(|held| self.networks.contains_key(&held.network_id));
+            routes.extend(known.filter_map(|held| Some((self::address(&held.address)?, node))));
+        }
+        let peers = nodes.into_values().collect();
+        Some(net::Overlay { own: address, peers, routes })
     }
 
     fn service(&self, service: &ServiceEndpoints, own: &str) -> net::Service {
@@ -120,6 +149,17 @@ impl Assigned {
             endpoints: endpoints.collect(),
         }
     }
+}
+
+/// The IPv4 address of `HOST:PORT`; a name is looked up.
+pub(crate) fn outer_address(text: &str) -> Option<Ipv4Addr> {
+    let found = text.to_socket_addrs().inspect_err(|error| {
+        tracing::warn!(address = text, %error, "a node can't be found");
+    });
+    found.ok()?.find_map(|address| match address.ip() {
+        IpAddr::V4(address) if !address.is_loopback() => Some(address),
+        _ => None,
+    })
 }
 
 /// The address in `10.1.2.3/24`.
@@ -235,7 +275,7 @@ mod tests {
         let mut assigned = Assigned::default();
         assigned.take(told(true, [Change::Task(task)]));
         let filled_in = |task: &Task| hostname(task).replace("{{.Task.Slot}}", "3");
-        let desired = assigned.network("n", filled_in);
+        let desired = assigned.network("n", None, filled_in);
         assert_eq!(desired.containers[0].names, ["web.3", "web.3.t", "web-3"]);
     }
 }

@@ -54,7 +54,12 @@ pub(super) async fn start(
     let mut filled_in = task.clone();
     given::fill_in(node, &mut filled_in).map_err(Refusal::Rejected)?;
     let task = &filled_in;
-    let interfaces = interfaces(task, networks)?;
+    // What does not fit would have to be told so by each node on its way.
+    let mtu = match node.address {
+        Some(own) => Some(node.network.overlay_mtu(own).await.map_err(rejected)?),
+        None => None,
+    };
+    let interfaces = interfaces(task, networks, mtu)?;
     let snapshot = node.images.prepare_snapshot(&task.id, &image).await.map_err(rejected)?;
     let rootfs =
         Rootfs::Overlay { lower: snapshot.lower, upper: snapshot.upper, work: snapshot.work };
@@ -94,11 +99,12 @@ pub(super) async fn blocking<T: Send + 'static>(
 fn interfaces(
     task: &Task,
     networks: &BTreeMap<String, Network>,
+    mtu: Option<u32>,
 ) -> Result<Vec<AttachRequest>, Refusal> {
     let attach = |held: &shoal_proto::v1::NetworkAttachment| {
         let network = networks.get(&held.network_id).and_then(assigned::network)?;
         let address: ipnet::Ipv4Net = held.address.parse().ok()?;
-        Some(AttachRequest { network, address: address.addr() })
+        Some(AttachRequest { network, address: address.addr(), mtu })
     };
     let wanted = task.networks.iter();
     wanted

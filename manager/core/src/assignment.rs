@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use shoal_proto::v1::assignment_change::Change;
 use shoal_proto::v1::{
-    AssignmentChange, Endpoint, EndpointMode, PublishMode, ServiceEndpoints, TaskState,
+    AssignmentChange, Endpoint, EndpointMode, Peer, PublishMode, ServiceEndpoints, TaskState,
 };
 use shoal_proto::{NetworkId, NodeId};
 
@@ -19,6 +19,8 @@ pub struct Assignments {
     endpoints: BTreeMap<String, ServiceEndpoints>,
     /// Secrets and configs of tasks that are not over.
     payloads: BTreeMap<String, Arc<Payload>>,
+    /// Where the other nodes are, when there is a network here.
+    peers: BTreeMap<String, String>,
 }
 
 impl Assignments {
@@ -45,6 +47,14 @@ impl Assignments {
                 endpoints.insert(service.id.to_string(), service_endpoints(store, service));
             }
         }
+        let others = store.nodes().filter(|other| other.id != node);
+        let others = others.filter(|other| !other.status.address.is_empty());
+        let peers = match networks.is_empty() {
+            true => BTreeMap::new(),
+            false => {
+                others.map(|other| (other.id.to_string(), other.status.address.clone())).collect()
+            }
+        };
         let networks = networks
             .into_iter()
             .filter_map(|id| store.network(id))
@@ -56,7 +66,7 @@ impl Assignments {
             .filter_map(|used| store.payload(used.payload_id.parse().ok()?))
             .map(|payload| (payload.id.to_string(), Arc::clone(payload)))
             .collect();
-        Self { tasks, networks, endpoints, payloads }
+        Self { tasks, networks, endpoints, payloads, peers }
     }
 
     /// Everything, as a node that knows nothing is told it.
@@ -71,6 +81,12 @@ impl Assignments {
     pub fn since(&self, old: &Self) -> Vec<AssignmentChange> {
         let mut changes = Vec::new();
         let changed = |change| AssignmentChange { change: Some(change) };
+        for (id, address) in &self.peers {
+            if old.peers.get(id) != Some(address) {
+                let (node_id, address) = (id.clone(), address.clone());
+                changes.push(changed(Change::Peer(Peer { node_id, address })));
+            }
+        }
         for (id, network) in &self.networks {
             if old.networks.get(id) != Some(network) {
                 changes.push(changed(Change::Network((&**network).into())));
@@ -107,6 +123,9 @@ impl Assignments {
         for id in old.networks.keys().filter(|id| !self.networks.contains_key(*id)) {
             changes.push(changed(Change::RemoveNetwork(id.clone())));
         }
+        for id in old.peers.keys().filter(|id| !self.peers.contains_key(*id)) {
+            changes.push(changed(Change::RemovePeer(id.clone())));
+        }
         changes
     }
 }
@@ -123,16 +142,23 @@ pub fn concerns(event: &Event, node: NodeId) -> bool {
             let was = old.is_some_and(|old| is_endpoint(old));
             (new.node == Some(node) && old.is_none_or(|old| old.meta.version != new.meta.version))
                 || was != is_endpoint(new)
+                // Others route to it.
+                || old.is_none_or(|old| old.node != new.node)
                 || old.is_some_and(|old| old.state().is_terminal() != new.state().is_terminal())
         }
-        Event::Deleted(Object::Task(old)) => old.node == Some(node) || is_endpoint(old),
-        Event::Put {
-            new: Object::Node(_) | Object::Stack(_) | Object::Cluster(_) | Object::Payload(_),
-            ..
+        Event::Deleted(Object::Task(old)) => {
+            old.node == Some(node) || (old.node.is_some() && old.holds_resources())
         }
-        | Event::Deleted(
-            Object::Node(_) | Object::Stack(_) | Object::Cluster(_) | Object::Payload(_),
-        ) => false,
+        Event::Put { old, new: Object::Node(new) } => {
+            let old = match old {
+                Some(Object::Node(old)) => Some(old),
+                _ => None,
+            };
+            old.is_none_or(|old| old.status.address != new.status.address)
+        }
+        Event::Deleted(Object::Node(_)) => true,
+        Event::Put { new: Object::Stack(_) | Object::Cluster(_) | Object::Payload(_), .. }
+        | Event::Deleted(Object::Stack(_) | Object::Cluster(_) | Object::Payload(_)) => false,
         Event::Put { .. } | Event::Deleted(_) => true,
     }
 }
@@ -149,17 +175,23 @@ fn is_endpoint(task: &Task) -> bool {
 }
 
 fn service_endpoints(store: &Store, service: &Service) -> ServiceEndpoints {
-    let mut endpoints: Vec<Endpoint> = store
-        .service_tasks(service.id)
-        .filter(|task| is_endpoint(task))
-        .map(|task| Endpoint {
+    let (mut endpoints, mut others) = (Vec::new(), Vec::new());
+    let placed = |task: &&Arc<Task>| task.node.is_some() && task.holds_resources();
+    for task in store.service_tasks(service.id).filter(placed) {
+        let place = Endpoint {
             task_id: task.id.to_string(),
             node_id: task.node.map(|node| node.to_string()).unwrap_or_default(),
             slot: task.slot.0,
             networks: task.networks.iter().map(Into::into).collect(),
-        })
-        .collect();
-    endpoints.sort_by(|a, b| (a.slot, &a.task_id).cmp(&(b.slot, &b.task_id)));
+        };
+        match is_endpoint(task) {
+            true => endpoints.push(place),
+            false => others.push(place),
+        }
+    }
+    for places in [&mut endpoints, &mut others] {
+        places.sort_by(|a, b| (a.slot, &a.task_id).cmp(&(b.slot, &b.task_id)));
+    }
     let mode: EndpointMode = service.spec.endpoint_mode();
     ServiceEndpoints {
         service_id: service.id.to_string(),
@@ -168,6 +200,7 @@ fn service_endpoints(store: &Store, service: &Service) -> ServiceEndpoints {
         vips: service.vips.iter().map(Into::into).collect(),
         ports: service.ports.clone(),
         endpoints,
+        others,
         networks: service.spec.task.as_ref().map(|spec| spec.networks.clone()).unwrap_or_default(),
         endpoint_mode: mode.into(),
     }

@@ -6,7 +6,7 @@ use crate::desired::{Attachment, Container, Endpoint, Network, PortMode, Protoco
 use ipnet::Ipv4Net;
 
 fn rules(desired: &Desired) -> String {
-    super::rules(&Names::new(""), desired, 5453).script()
+    super::rules(&Names::new(""), desired, &Marks::default(), 5453).script()
 }
 
 #[track_caller]
@@ -65,6 +65,7 @@ fn port(protocol: Protocol, published: u16, target: u16) -> PublishedPort {
 fn publishing(ports: Vec<PublishedPort>) -> Desired {
     let endpoints = vec![endpoint(1, true, &[(1, 11)]), endpoint(2, false, &[(1, 12)])];
     Desired {
+        overlay: None,
         networks: vec![network(1)],
         services: vec![Service { ports, ..service("web", endpoints) }],
         containers: vec![container("task1", &[(1, 11)])],
@@ -91,6 +92,7 @@ fn a_network_has_its_subnet_gateway_resolver_and_containers() {
         networks: vec![network(1)],
         services: vec![service("web", endpoints)],
         containers: vec![container("task1", &[(1, 11)]), container("task2", &[(1, 12)])],
+        overlay: None,
     };
     assert_rules(&desired, include_str!("golden/one_network.nft"));
 }
@@ -98,6 +100,7 @@ fn a_network_has_its_subnet_gateway_resolver_and_containers() {
 #[test]
 fn two_networks_only_pass_packets_inside_each() {
     let desired = Desired {
+        overlay: None,
         networks: vec![network(1), Network { internal: true, ..network(2) }],
         services: Vec::new(),
         containers: vec![container("task1", &[(1, 11)]), container("task2", &[(1, 13), (2, 13)])],
@@ -106,16 +109,17 @@ fn two_networks_only_pass_packets_inside_each() {
 }
 
 #[test]
-fn published_ports_lead_to_all_endpoints_and_host_ports_to_those_here() {
+fn published_ports_lead_to_endpoints_here_before_others() {
     let web = vec![
         endpoint(1, true, &[(1, 11)]),
-        endpoint(2, false, &[(1, 12)]),
+        endpoint(2, true, &[(1, 12)]),
         endpoint(3, false, &[(1, 13)]),
     ];
     let probe = vec![endpoint(4, true, &[(1, 21)]), endpoint(5, false, &[(1, 22)])];
     let web_ports = vec![port(Protocol::Tcp, 8080, 80), port(Protocol::Udp, 5353, 53)];
     let on_host = PublishedPort { mode: PortMode::Host, ..port(Protocol::Tcp, 9100, 9100) };
     let desired = Desired {
+        overlay: None,
         networks: vec![network(1)],
         services: vec![
             Service { ports: web_ports, ..service("a_web", web) },
@@ -124,6 +128,28 @@ fn published_ports_lead_to_all_endpoints_and_host_ports_to_those_here() {
         containers: vec![container("task1", &[(1, 11)])],
     };
     assert_rules(&desired, include_str!("golden/published_ports.nft"));
+}
+
+#[test]
+fn what_comes_by_other_nodes_goes_back_by_them() {
+    let node = |last: u8| Ipv4Addr::new(192, 0, 2, last);
+    let far = vec![endpoint(1, false, &[(1, 11)]), endpoint(2, false, &[(1, 12)])];
+    let ports = vec![port(Protocol::Tcp, 8080, 80)];
+    let overlay = Overlay {
+        own: node(11),
+        peers: [node(12), node(13)].into(),
+        routes: [(Ipv4Addr::new(10, 1, 0, 11), node(12))].into(),
+    };
+    let mut marks = Marks::default();
+    marks.follow(&overlay.peers);
+    let desired = Desired {
+        overlay: Some(overlay),
+        networks: vec![network(1)],
+        services: vec![Service { ports, ..service("web", far) }],
+        containers: Vec::new(),
+    };
+    let script = super::rules(&Names::new(""), &desired, &marks, 5453).script();
+    assert_eq!(script, include_str!("golden/other_nodes.nft"));
 }
 
 #[test]
@@ -138,6 +164,7 @@ fn a_vip_leads_to_the_endpoints_on_its_own_network() {
     let endpoints = vec![endpoint(1, true, &[(1, 11), (2, 11)]), endpoint(2, false, &[(1, 12)])];
     let vips = [("net1".to_owned(), address(1, 2)), ("net2".to_owned(), address(2, 2))];
     let desired = Desired {
+        overlay: None,
         networks: vec![network(1), network(2)],
         services: vec![Service { vips: vips.into(), ..service("web", endpoints) }],
         containers: vec![container("task1", &[(1, 11), (2, 11)])],
@@ -153,6 +180,7 @@ fn what_has_no_endpoint_has_no_rule() {
     let remote = PublishedPort { mode: PortMode::Host, ..port(Protocol::Tcp, 9100, 9100) };
     let elsewhere = service("elsewhere", vec![endpoint(1, false, &[(1, 11)])]);
     let desired = Desired {
+        overlay: None,
         networks: vec![network(1)],
         services: vec![idle, Service { ports: vec![remote], ..elsewhere }],
         containers: Vec::new(),
@@ -194,7 +222,8 @@ fn the_script_replaces_the_engines_own_table_and_touches_no_other() {
         [("", "shoal", "shoal-00".to_owned()), ("b", "shoal_b", Names::new("b").anchor())]
     {
         let desired = publishing(vec![port(Protocol::Tcp, 8080, 80)]);
-        let script = super::rules(&Names::new(instance), &desired, 5453).script();
+        let script =
+            super::rules(&Names::new(instance), &desired, &Marks::default(), 5453).script();
         // An empty table first: there may be none to delete.
         let head = format!("table ip {table} {{}}\ndelete table ip {table}\ntable ip {table} {{\n");
         let body = script.strip_prefix(&head).unwrap_or_else(|| panic!("begins wrong: {script}"));
@@ -216,6 +245,7 @@ fn every_chain_that_a_map_leads_to_stands_before_it() {
     let ports = vec![port(Protocol::Tcp, 8080, 80), port(Protocol::Sctp, 8080, 80)];
     let endpoints = vec![endpoint(1, true, &[(1, 11), (2, 11)])];
     let desired = Desired {
+        overlay: None,
         networks: vec![network(1), network(2)],
         services: vec![
             Service { ports, vips: vips.into(), ..service("a", endpoints.clone()) },
@@ -255,6 +285,7 @@ fn order_means_nothing() {
     let vips = [("net1".to_owned(), address(1, 2)), ("net2".to_owned(), address(2, 2))];
     let db_ports = vec![port(Protocol::Tcp, 5432, 5432)];
     let first = Desired {
+        overlay: None,
         networks: vec![network(1), Network { internal: true, ..network(2) }, network(3)],
         services: vec![
             Service { ports: web_ports, vips: vips.into(), ..service("web", web) },

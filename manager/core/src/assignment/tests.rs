@@ -22,6 +22,7 @@ struct Agent {
     networks: BTreeMap<String, v1::Network>,
     endpoints: BTreeMap<String, v1::ServiceEndpoints>,
     payloads: BTreeMap<String, v1::Payload>,
+    peers: BTreeMap<String, v1::Peer>,
 }
 
 impl Agent {
@@ -41,6 +42,10 @@ impl Agent {
                 Change::Payload(payload) => {
                     self.payloads.insert(payload.id.clone(), payload);
                 }
+                Change::Peer(peer) => {
+                    self.peers.insert(peer.node_id.clone(), peer);
+                }
+                Change::RemovePeer(id) => assert!(self.peers.remove(&id).is_some()),
                 Change::RemovePayload(id) => assert!(self.payloads.remove(&id).is_some()),
                 Change::RemoveTask(id) => assert!(self.tasks.remove(&id).is_some()),
                 Change::RemoveNetwork(id) => assert!(self.networks.remove(&id).is_some()),
@@ -52,14 +57,16 @@ impl Agent {
 
 fn place_in_order(change: &AssignmentChange) -> u8 {
     match change.change.as_ref().expect("no change is empty") {
-        Change::Network(_) => 0,
-        Change::Endpoints(_) => 1,
-        Change::Payload(_) => 2,
-        Change::Task(_) => 3,
-        Change::RemoveTask(_) => 4,
-        Change::RemovePayload(_) => 5,
-        Change::RemoveEndpoints(_) => 6,
-        Change::RemoveNetwork(_) => 7,
+        Change::Peer(_) => 0,
+        Change::Network(_) => 1,
+        Change::Endpoints(_) => 2,
+        Change::Payload(_) => 3,
+        Change::Task(_) => 4,
+        Change::RemoveTask(_) => 5,
+        Change::RemovePayload(_) => 6,
+        Change::RemoveEndpoints(_) => 7,
+        Change::RemoveNetwork(_) => 8,
+        Change::RemovePeer(_) => 9,
     }
 }
 

@@ -60,6 +60,7 @@ fn desired() -> Desired {
     let aliases = vec!["www".to_owned(), "Shop".to_owned()];
     let other = vec![endpoint("t7", 1, "other", [10, 3, 0, 13])];
     Desired {
+        overlay: None,
         networks: vec![network("front", 1), network("back", 2), network("other", 3)],
         services: vec![
             Service {
@@ -322,6 +323,7 @@ fn ask_for_many(count: u8, payload: Option<u16>, datagram: bool) -> (Message, us
         networks: vec![network("big", 9)],
         services: vec![service("shop", "many", endpoints)],
         containers: vec![container("c", &[], &[("big", client.octets())])],
+        overlay: None,
     };
     let mut asked = query("many", RecordType::A);
     if let Some(payload) = payload {
