@@ -2,6 +2,7 @@
 
 mod cluster;
 mod logs;
+mod networks;
 mod nodes;
 mod payloads;
 mod services;
@@ -14,20 +15,23 @@ use std::sync::Arc;
 use shoal_core::context::Context;
 use shoal_core::deploy::{self, DeployError};
 use shoal_core::lookup::{self, LookupError};
+use shoal_core::network;
 use shoal_core::orchestrator::counts;
 use shoal_core::store::{Changes, Store, Task};
 use shoal_proto::NodeId;
 use shoal_proto::v1::control_server::Control;
 use shoal_proto::v1::{
-    BackupPart, BackupRequest, CreatePayloadRequest, CreatePayloadResponse, CreateServiceRequest,
-    CreateServiceResponse, DeployStackRequest, DeployStackResponse, GetClusterRequest,
-    GetClusterResponse, GetInfoRequest, GetInfoResponse, GetJoinTokenRequest, GetJoinTokenResponse,
+    BackupPart, BackupRequest, CreateNetworkRequest, CreateNetworkResponse, CreatePayloadRequest,
+    CreatePayloadResponse, CreateServiceRequest, CreateServiceResponse, DeployStackRequest,
+    DeployStackResponse, GetClusterRequest, GetClusterResponse, GetInfoRequest, GetInfoResponse,
+    GetJoinTokenRequest, GetJoinTokenResponse, GetNetworkRequest, GetNetworkResponse,
     GetNodeRequest, GetNodeResponse, GetPayloadRequest, GetPayloadResponse, GetServiceRequest,
     GetServiceResponse, GetUnlockKeyRequest, GetUnlockKeyResponse, ListNetworksRequest,
     ListNetworksResponse, ListNodesRequest, ListNodesResponse, ListPayloadsRequest,
     ListPayloadsResponse, ListServicesRequest, ListServicesResponse, ListStacksRequest,
     ListStacksResponse, ListTasksRequest, ListTasksResponse, LogEntry, LogsRequest,
-    NodeDescription, NodeRole, RemoveNodeRequest, RemoveNodeResponse, RemovePayloadRequest,
+    NodeDescription, NodeRole, PruneNetworksRequest, PruneNetworksResponse, RemoveNetworkRequest,
+    RemoveNetworkResponse, RemoveNodeRequest, RemoveNodeResponse, RemovePayloadRequest,
     RemovePayloadResponse, RemoveServiceRequest, RemoveServiceResponse, RemoveStackRequest,
     RemoveStackResponse, RollbackServiceRequest, RollbackServiceResponse, RotateCaRequest,
     RotateCaResponse, ScaleServiceRequest, ScaleServiceResponse, TaskState, UpdateClusterRequest,
@@ -144,6 +148,7 @@ fn not_deployed(error: DeployError) -> Status {
         }
         DeployError::Stale { .. } => Status::aborted(message),
         DeployError::Network(error) => not_found(error),
+        DeployError::Addresses(error) => networks::refused(error),
         DeployError::Payload(error) => payloads::refused(error),
     }
 }
@@ -426,6 +431,36 @@ impl Control for Api {
         let store = self.store_for(&request).await?;
         let networks = store.networks().map(|network| (&**network).into()).collect();
         Ok(Response::new(ListNetworksResponse { networks }))
+    }
+
+    async fn get_network(
+        &self,
+        request: Request<GetNetworkRequest>,
+    ) -> Result<Response<GetNetworkResponse>, Status> {
+        let store = self.store_for(&request).await?;
+        networks::get(&store, &request.into_inner().network).map(Response::new)
+    }
+
+    async fn create_network(
+        &self,
+        request: Request<CreateNetworkRequest>,
+    ) -> Result<Response<CreateNetworkResponse>, Status> {
+        self.make_network(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn remove_network(
+        &self,
+        request: Request<RemoveNetworkRequest>,
+    ) -> Result<Response<RemoveNetworkResponse>, Status> {
+        self.take_network_away(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn prune_networks(
+        &self,
+        _request: Request<PruneNetworksRequest>,
+    ) -> Result<Response<PruneNetworksResponse>, Status> {
+        let pruned = self.change(|store, _, changes| Ok(network::prune(store, changes))).await;
+        pruned.map(|(names, _)| Response::new(PruneNetworksResponse { names }))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchEvent, Status>> + Send>>;

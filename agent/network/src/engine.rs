@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use rtnetlink::Handle;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::task::JoinHandle;
 
 use crate::desired::{Desired, Network, PublishedPort};
 use crate::dns::{self, Dns};
 use crate::error::NetworkError;
+use crate::guard::{self, Seal};
 use crate::link::{self, Interface};
 use crate::name::Names;
 use crate::overlay::{OVERHEAD, Overlay};
@@ -67,6 +68,7 @@ struct Shared {
     proxy: Mutex<Proxy>,
     /// Containers whose interfaces are being taken away.
     detaching: Mutex<BTreeMap<String, JoinHandle<()>>>,
+    overlay_mtu: OnceCell<u32>,
 }
 
 struct Applied {
@@ -77,6 +79,7 @@ struct Applied {
     elements: nft::Connection,
     dns: Dns,
     overlay: Overlay,
+    seal: Seal,
 }
 
 impl Engine {
@@ -100,12 +103,31 @@ impl Engine {
                 elements: nft::Connection::default(),
                 dns,
                 overlay: Overlay::new(&config.state_dir),
+                seal: Seal::default(),
             }),
             proxy: Mutex::new(Proxy::new()),
             detaching: Mutex::default(),
+            overlay_mtu: OnceCell::new(),
             config,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        let engine = Self { shared: Arc::new(shared) };
+        tokio::spawn(guard::run(engine.clone()));
+        Ok(engine)
+    }
+
+    /// Makes the rules anew when somebody else has changed or taken them away.
+    pub(crate) async fn guard(&self) {
+        let mut applied = self.shared.applied.lock().await;
+        let Some(rules) = applied.rules.clone().filter(|_| !applied.bare) else { return };
+        let table = self.shared.names.table();
+        if !guard::is_broken(&mut applied.seal, &table).await {
+            return;
+        }
+        match nft::apply(&rules.script()).await {
+            Ok(()) => tracing::warn!(table, "somebody had changed the rules; they are made anew"),
+            Err(error) => tracing::error!(table, %error, "the rules were changed and stay so"),
+        }
+        applied.seal.renew();
     }
 
     /// What the rules are made with.
@@ -133,6 +155,7 @@ impl Engine {
             self.put_in_force(&mut applied, &rules, desired).await?;
             applied.rules = Some(rules);
             applied.bare = false;
+            applied.seal.renew();
         }
         let Shared { netlink, names, .. } = &*self.shared;
         applied.overlay.apply(netlink, &names.overlay(), others).await?;
@@ -191,8 +214,12 @@ impl Engine {
     /// # Errors
     /// The devices can't be listed.
     pub async fn overlay_mtu(&self, own: Ipv4Addr) -> Result<u32, NetworkError> {
-        let outer = link::mtu_of(&self.shared.netlink, own).await?;
-        Ok(outer.saturating_sub(OVERHEAD))
+        let look = async {
+            let outer = link::mtu_of(&self.shared.netlink, own).await?;
+            Ok(outer.saturating_sub(OVERHEAD))
+        };
+        // It is asked for with each container.
+        self.shared.overlay_mtu.get_or_try_init(|| look).await.copied()
     }
 
     /// Opens ports ahead of a task's start, so that a conflict is found before it runs.
@@ -326,11 +353,12 @@ impl Engine {
     /// # Errors
     /// The kernel refuses.
     pub async fn host_routes(&self) -> Result<Vec<Ipv4Net>, NetworkError> {
-        let devices: BTreeMap<u32, String> =
-            link::devices(&self.shared.netlink).await?.into_iter().collect();
+        // Of its own: a connection tells one list at a time.
+        let netlink = link::connect()?;
+        let devices: BTreeMap<u32, String> = link::devices(&netlink).await?.into_iter().collect();
         let foreign =
             |device: &u32| devices.get(device).is_none_or(|name| !self.shared.names.is_own(name));
-        let routes = link::routes(&self.shared.netlink).await?.into_iter();
+        let routes = link::routes(&netlink).await?.into_iter();
         Ok(routes.filter(|(_, device)| foreign(device)).map(|(net, _)| net).collect())
     }
 

@@ -9,6 +9,7 @@ mod desired;
 mod dns;
 mod engine;
 mod error;
+mod guard;
 mod link;
 mod name;
 mod nft;

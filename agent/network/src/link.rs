@@ -6,6 +6,7 @@ use std::path::Path;
 
 use futures_util::TryStreamExt;
 use ipnet::Ipv4Net;
+use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute};
@@ -55,20 +56,31 @@ pub(crate) async fn set_up(handle: &Handle, index: u32, device: &str) -> Result<
 /// The largest packets of the device that has an address; as Ethernet has it where none has.
 pub(crate) async fn mtu_of(handle: &Handle, address: Ipv4Addr) -> Result<u32, NetworkError> {
     const ETHERNET: u32 = 1500;
-    let mut list = handle.link().get().execute();
-    let what = || NetworkError::netlink("list devices");
-    while let Some(message) = list.try_next().await.map_err(what())? {
-        let has = addresses(handle, message.header.index).await?;
-        if has.iter().any(|one| one.addr() == address) {
-            let mtu = message.attributes.iter().find_map(|attribute| match attribute {
-                LinkAttribute::Mtu(mtu) => Some(*mtu),
-                _ => None,
-            });
-            // Loopback has larger ones than anything behind it.
-            return Ok(mtu.unwrap_or(ETHERNET).min(9000));
+    // Loopback has larger ones than anything behind it.
+    const JUMBO: u32 = 9000;
+    let Some(device) = device_of(address)? else { return Ok(ETHERNET) };
+    let what = NetworkError::netlink(format!("look at device {device}"));
+    let mut found = handle.link().get().match_name(device).execute();
+    let message = found.try_next().await.map_err(what)?;
+    let mtu = message.into_iter().flat_map(|message| message.attributes).find_map(|attribute| {
+        match attribute {
+            LinkAttribute::Mtu(mtu) => Some(mtu),
+            _ => None,
         }
-    }
-    Ok(ETHERNET)
+    });
+    Ok(mtu.unwrap_or(ETHERNET).min(JUMBO))
+}
+
+fn device_of(address: Ipv4Addr) -> Result<Option<String>, NetworkError> {
+    let all = getifaddrs().map_err(|error| NetworkError::Io {
+        path: Path::new("the host's addresses").to_owned(),
+        source: error.into(),
+    })?;
+    let mut own = all.filter(|one| {
+        let known = one.address.as_ref().and_then(|known| known.as_sockaddr_in());
+        known.is_some_and(|known| known.ip() == address)
+    });
+    Ok(own.next().map(|one| one.interface_name))
 }
 
 fn errno(error: &rtnetlink::Error) -> Option<i32> {

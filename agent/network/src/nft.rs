@@ -2,6 +2,7 @@
 //! `nft`, single elements of a set straight to the kernel.
 
 mod elements;
+mod generation;
 
 use std::process::Stdio;
 
@@ -11,6 +12,7 @@ use tokio::process::Command;
 use crate::error::NetworkError;
 
 pub(crate) use elements::{Connection, Set};
+pub(crate) use generation::generation;
 
 /// Whether the program is there and can talk to the kernel.
 pub(crate) async fn check() -> Result<(), NetworkError> {
@@ -20,6 +22,11 @@ pub(crate) async fn check() -> Result<(), NetworkError> {
 /// Puts a script in force.
 pub(crate) async fn apply(script: &str) -> Result<(), NetworkError> {
     run(&["-f", "-"], script).await.map(drop)
+}
+
+/// What is in a table, without counters; none when there is no such table.
+pub(crate) async fn list(table: &str) -> Option<String> {
+    run(&["-s", "list", "table", "ip", table], "").await.ok()
 }
 
 /// Takes a table away; fine when it is not there.

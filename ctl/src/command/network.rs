@@ -2,31 +2,121 @@
 
 use std::process::ExitCode;
 
-use clap::Subcommand;
-use shoal_proto::v1::ListNetworksRequest;
+use clap::{Args, Subcommand};
+use shoal_proto::v1::{
+    CreateNetworkRequest, GetNetworkRequest, ListNetworksRequest, NetworkSpec,
+    PruneNetworksRequest, RemoveNetworkRequest,
+};
 
 use super::Ids;
+use super::container::options::pairs;
 use crate::client::Client;
 use crate::output::{self, Format, short};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Make a network that spans all nodes
+    Create(Create),
     /// List the networks
     #[command(visible_alias = "list")]
     Ls(Ids),
+    /// Show all that is known of networks and who has which address, as JSON
+    Inspect {
+        /// The networks
+        #[arg(required = true)]
+        networks: Vec<String>,
+    },
+    /// Remove networks that nothing uses
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// The networks
+        #[arg(required = true)]
+        networks: Vec<String>,
+    },
+    /// Remove all networks of no stack that nothing uses
+    Prune,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// Name of the network
+    name: String,
+    /// Its addresses, such as 10.1.0.0/24 [default: a free range of the cluster's]
+    #[arg(long, value_name = "CIDR", default_value = "", hide_default_value = true)]
+    subnet: String,
+    /// The nodes' address on it [default: the first]
+    #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
+    gateway: String,
+    /// No way out of the network
+    #[arg(long)]
+    internal: bool,
+    /// Single containers may be on it
+    #[arg(long)]
+    attachable: bool,
+    /// Label: NAME=VALUE
+    #[arg(long)]
+    label: Vec<String>,
+    /// There is one kind of network; overlay and bridge are taken for it
+    #[arg(short, long, value_parser = ["overlay", "bridge"], hide = true)]
+    driver: Option<String>,
 }
 
 pub(super) async fn run(client: &mut Client, command: Command) -> anyhow::Result<ExitCode> {
-    let Command::Ls(ids) = command;
+    match command {
+        Command::Create(create) => {
+            let spec = NetworkSpec {
+                name: create.name,
+                labels: pairs(&create.label),
+                subnet: create.subnet,
+                gateway: create.gateway,
+                internal: create.internal,
+                attachable: create.attachable,
+            };
+            let request = CreateNetworkRequest { spec: Some(spec) };
+            let made = client.control.create_network(request).await?.into_inner();
+            output::line(made.network.unwrap_or_default().id)?;
+        }
+        Command::Ls(ids) => ls(client, &ids).await?,
+        Command::Inspect { networks } => {
+            let mut found = Vec::new();
+            for network in networks {
+                let request = GetNetworkRequest { network };
+                found.push(client.control.get_network(request).await?.into_inner());
+            }
+            output::json(&found)?;
+        }
+        Command::Rm { networks } => return rm(client, networks).await,
+        Command::Prune => {
+            let pruned = client.control.prune_networks(PruneNetworksRequest {}).await?;
+            pruned.into_inner().names.iter().try_for_each(output::line)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One that can't be removed does not keep the others.
+async fn rm(client: &mut Client, networks: Vec<String>) -> anyhow::Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    for network in networks {
+        match client.control.remove_network(RemoveNetworkRequest { network }).await {
+            Ok(removed) => output::line(removed.into_inner().name)?,
+            Err(status) => {
+                output::complain(&status.into());
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}
+
+async fn ls(client: &mut Client, ids: &Ids) -> anyhow::Result<()> {
     let response = client.control.list_networks(ListNetworksRequest {}).await?;
     let networks = response.into_inner().networks;
     if ids.quiet {
-        networks.iter().try_for_each(|network| output::line(&network.id))?;
-        return Ok(ExitCode::SUCCESS);
+        return networks.iter().try_for_each(|network| output::line(&network.id));
     }
     if ids.listing.format == Format::Json {
-        output::json(&networks)?;
-        return Ok(ExitCode::SUCCESS);
+        return output::json(&networks);
     }
     let rows: Vec<Vec<String>> = networks
         .iter()
@@ -36,6 +126,5 @@ pub(super) async fn run(client: &mut Client, command: Command) -> anyhow::Result
             vec![short(&network.id, false), spec.name, network.subnet.clone(), way_out]
         })
         .collect();
-    output::table(&["ID", "NAME", "SUBNET", "SCOPE"], &rows)?;
-    Ok(ExitCode::SUCCESS)
+    output::table(&["ID", "NAME", "SUBNET", "SCOPE"], &rows)
 }

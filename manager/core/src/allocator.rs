@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use shoal_proto::NetworkId;
-use shoal_proto::v1::{EndpointMode, NetworkAttachmentSpec, TaskState};
+use shoal_proto::v1::{EndpointMode, NetworkAttachmentSpec, NetworkSpec, TaskState};
 
 use crate::context::Context;
 use crate::store::{Attachment, Changes, Network, Service, Stamped, Store, Task, Vip};
@@ -159,6 +159,14 @@ impl Allocator {
         })?;
         given.insert((network, address));
         Some(address)
+    }
+}
+
+/// Why a network can't have addresses; none when it can.
+pub(crate) fn refusal(store: &Store, spec: &NetworkSpec) -> Option<String> {
+    match subnet::choose(store, spec) {
+        Some(_) => None,
+        None => Some(subnet::reason(store, spec)),
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) use check::is_name;
 use crate::allocator::{self, PortClash};
 use crate::context::Context;
 use crate::lookup::{self, LookupError};
+use crate::network::{self, NetworkError};
 use crate::payload::{self, PayloadError};
 use crate::revision::{self, Back};
 use crate::store::{Changes, Meta, Network, Service, Stack, Store};
@@ -90,6 +91,9 @@ pub enum DeployError {
         /// The service.
         service: String,
     },
+    /// A network can't be as it is asked for.
+    #[error(transparent)]
+    Addresses(#[from] NetworkError),
     /// A network that is none.
     #[error(transparent)]
     Network(#[from] LookupError),
@@ -215,6 +219,7 @@ impl StackPass<'_, '_, '_> {
                     network.id
                 }
                 None => {
+                    network::check_addresses(self.store, &spec)?;
                     let id = NetworkId::from_bits(self.context.bits());
                     let network = Network {
                         id,

@@ -12,6 +12,7 @@ pub mod deploy;
 pub mod liveness;
 pub mod lookup;
 pub mod managers;
+pub mod network;
 pub mod node;
 pub mod orchestrator;
 pub mod payload;

@@ -9,12 +9,12 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 
 /// `NLMSG_ERROR` of linux/netlink.h: also the form of an acknowledgement.
 const ERROR: u16 = 2;
-const REQUEST: u16 = 0x1;
+pub(super) const REQUEST: u16 = 0x1;
 const ACKNOWLEDGE: u16 = 0x4;
 const CREATE: u16 = 0x400;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-const NFTABLES: u16 = 10;
+pub(super) const NFTABLES: u16 = 10;
 const NEW_ELEMENTS: u16 = NFTABLES << 8 | 12;
 const DELETE_ELEMENTS: u16 = NFTABLES << 8 | 14;
 const IPV4: u8 = 2;
@@ -60,7 +60,7 @@ impl Connection {
     }
 }
 
-fn connect() -> io::Result<Socket> {
+pub(super) fn connect() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     // The kernel has done the work when a send returns: all answers are there.
@@ -143,7 +143,14 @@ fn attribute_into(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
 }
 
 /// A netlink header, netfilter's own, and the attributes.
-fn message(batch: &mut Vec<u8>, kind: u16, flags: u16, family: u8, resource: u16, body: &[u8]) {
+pub(super) fn message(
+    batch: &mut Vec<u8>,
+    kind: u16,
+    flags: u16,
+    family: u8,
+    resource: u16,
+    body: &[u8],
+) {
     batch.extend(((20 + body.len()) as u32).to_ne_bytes());
     batch.extend(kind.to_ne_bytes());
     batch.extend(flags.to_ne_bytes());
