@@ -67,13 +67,13 @@ fn rules_that_somebody_takes_away_are_back_within_two_seconds() {
         vec!["flush", "table", "ip", &table],
         vec!["delete", "table", "ip", &table],
     ] {
-        agent.host.run("nft", &harm);
+        let _ = agent.host.run("nft", &harm);
         let harmed = Instant::now();
         until("they are back", client, by_rules);
         println!("{harm:?}: back after {:.1} s", harmed.elapsed().as_secs_f64());
     }
     // What others add to the host's rules is theirs.
-    agent.host.run("nft", &["add", "table", "ip", "theirs"]);
+    let _ = agent.host.run("nft", &["add", "table", "ip", "theirs"]);
     std::thread::sleep(Duration::from_millis(1500));
     assert!(agent.host.run("nft", &["list", "tables"]).contains("theirs"));
     assert!(by_rules(&client()));
