@@ -96,6 +96,9 @@ impl Tasks {
                 for error in report.ports {
                     tracing::warn!(%error, "a published port");
                 }
+                if let Some(error) = report.overlay {
+                    tracing::error!(%error, "containers on other nodes can't be reached");
+                }
             }
             Err(error) => tracing::error!(%error, "the network is not as it should be"),
         }

@@ -109,6 +109,13 @@ fn containers_reach_each_other_on_all_pairs_of_nodes() {
     cluster.switch.plug(2, true);
     until("it is back", || ping(&tasks["w1"].1), |code| *code == 0);
     until("all is whole", || running(&cluster, "net_all").len(), |count| *count == 3);
+    // Somebody takes the device away.
+    for device in cluster.managers[0].host.run("ip", &["-br", "link"]).lines() {
+        if let Some(name) = device.split_whitespace().next().filter(|name| name.contains("vx-")) {
+            let _ = cluster.managers[0].host.run("ip", &["link", "delete", name]);
+        }
+    }
+    until("it is there again", || ping(&tasks["w2"].1), |code| *code == 0);
     // Agents that are killed and start anew.
     cluster.workers[1].end("-9");
     assert_eq!(ping(&tasks["w2"].1), 0, "traffic goes on without an agent");

@@ -51,6 +51,8 @@ pub struct AttachRequest {
 pub struct ApplyReport {
     /// Ports that something else holds.
     pub ports: Vec<NetworkError>,
+    /// Why containers on other nodes can't be reached.
+    pub overlay: Option<NetworkError>,
 }
 
 /// A handle; clones share it.
@@ -118,6 +120,12 @@ impl Engine {
     /// Makes the rules anew when somebody else has changed or taken them away.
     pub(crate) async fn guard(&self) {
         let mut applied = self.shared.applied.lock().await;
+        let Shared { netlink, names, .. } = &*self.shared;
+        match applied.overlay.restore(netlink, &names.overlay()).await {
+            Ok(false) => {}
+            Ok(true) => tracing::warn!("somebody had taken the VXLAN device away; it is made anew"),
+            Err(error) => tracing::error!(%error, "the VXLAN device is gone"),
+        }
         let Some(rules) = applied.rules.clone().filter(|_| !applied.bare) else { return };
         let table = self.shared.names.table();
         if !guard::is_broken(&mut applied.seal, &table).await {
@@ -158,11 +166,12 @@ impl Engine {
             applied.seal.renew();
         }
         let Shared { netlink, names, .. } = &*self.shared;
-        applied.overlay.apply(netlink, &names.overlay(), others).await?;
+        // This node's own containers go on without the others.
+        let overlay = applied.overlay.apply(netlink, &names.overlay(), others).await.err();
         applied.dns.apply(desired);
         drop(applied);
         let ports = self.shared.proxy.lock().await.apply(desired).await;
-        Ok(ApplyReport { ports })
+        Ok(ApplyReport { ports, overlay })
     }
 
     /// Containers come and go by single elements; everything else replaces the table.

@@ -71,7 +71,8 @@ pub(crate) async fn mtu_of(handle: &Handle, address: Ipv4Addr) -> Result<u32, Ne
     Ok(mtu.unwrap_or(ETHERNET).min(JUMBO))
 }
 
-fn device_of(address: Ipv4Addr) -> Result<Option<String>, NetworkError> {
+/// The device that has an address.
+pub(crate) fn device_of(address: Ipv4Addr) -> Result<Option<String>, NetworkError> {
     let all = getifaddrs().map_err(|error| NetworkError::Io {
         path: Path::new("the host's addresses").to_owned(),
         source: error.into(),

@@ -43,6 +43,10 @@ pub(crate) struct Overlay {
     own: Option<Ipv4Addr>,
     peers: BTreeSet<Ipv4Addr>,
     routes: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    /// What there should be, for [`Overlay::restore`].
+    wanted: Option<Wanted>,
+    /// Marks of nodes that have gone.
+    dropped: Vec<u32>,
 }
 
 /// Each other node's number; kept in a file, as connections carry it.
@@ -88,7 +92,15 @@ impl Overlay {
     pub(crate) fn new(state_dir: &Path) -> Self {
         let file = state_dir.join("peers");
         let marks = Marks::read(&fs::read_to_string(&file).unwrap_or_default());
-        Self { file, marks, own: None, peers: BTreeSet::new(), routes: BTreeMap::new() }
+        Self {
+            file,
+            marks,
+            own: None,
+            peers: BTreeSet::new(),
+            routes: BTreeMap::new(),
+            wanted: None,
+            dropped: Vec::new(),
+        }
     }
 
     /// Numbers for the nodes that there are, for the rules.
@@ -96,6 +108,8 @@ impl Overlay {
         let before = self.marks.clone();
         self.marks.follow(&wanted.map(|wanted| wanted.peers.clone()).unwrap_or_default());
         if self.marks != before {
+            let is_gone = |mark: &u32| self.marks.iter().all(|(_, own)| own != *mark);
+            self.dropped.extend(before.iter().map(|(_, mark)| mark).filter(is_gone));
             fs::write(&self.file, self.marks.text()).map_err(NetworkError::io(&self.file))?;
         }
         Ok(&self.marks)
@@ -108,6 +122,10 @@ impl Overlay {
         device: &str,
         wanted: Option<&Wanted>,
     ) -> Result<(), NetworkError> {
+        for mark in std::mem::take(&mut self.dropped) {
+            forget_rule(netlink, mark).await?;
+        }
+        self.wanted = wanted.cloned();
         let Some(wanted) = wanted.filter(|wanted| !wanted.peers.is_empty()) else {
             if self.own.take().is_some() {
                 self.peers.clear();
@@ -116,7 +134,10 @@ impl Overlay {
             }
             return Ok(());
         };
-        let index = self.ensure_device(netlink, device, wanted.own).await?;
+        // Behind a translation of addresses it is not this host's: the kernel picks the one to send from.
+        let own = wanted.own;
+        let source = link::device_of(own)?.map(|_| own);
+        let index = self.ensure_device(netlink, device, own, source).await?;
         for peer in wanted.peers.difference(&self.peers) {
             add_peer(netlink, index, *peer).await?;
         }
@@ -129,7 +150,7 @@ impl Overlay {
         self.peers.clone_from(&wanted.peers);
         for (address, node) in &wanted.routes {
             if self.routes.get(address) != Some(node) {
-                add_route(netlink, index, *address, *node, wanted.own).await?;
+                add_route(netlink, index, *address, *node, source).await?;
             }
         }
         for address in self.routes.keys().filter(|address| !wanted.routes.contains_key(*address)) {
@@ -139,18 +160,32 @@ impl Overlay {
         Ok(())
     }
 
+    /// Makes the device again when somebody has taken it away; true when that was so.
+    pub(crate) async fn restore(
+        &mut self,
+        netlink: &Handle,
+        device: &str,
+    ) -> Result<bool, NetworkError> {
+        if self.own.is_none() || link::index(device).is_ok() {
+            return Ok(false);
+        }
+        let wanted = self.wanted.clone();
+        self.apply(netlink, device, wanted.as_ref()).await.map(|()| true)
+    }
+
     async fn ensure_device(
         &mut self,
         netlink: &Handle,
         device: &str,
         own: Ipv4Addr,
+        source: Option<Ipv4Addr>,
     ) -> Result<u32, NetworkError> {
         let there = link::index(device).ok();
         if let Some(index) = there {
             if self.own == Some(own) {
                 return Ok(index);
             }
-            if self.own.is_none() && local(netlink, index).await? == Some(own) {
+            if self.own.is_none() && source.is_some() && local(netlink, index).await? == source {
                 self.own = Some(own);
                 // What is not wanted any more of it is found by its routes.
                 self.routes = routes(netlink, index).await?;
@@ -162,14 +197,15 @@ impl Overlay {
         self.routes.clear();
         let what = format!("make the VXLAN device {device}; does this kernel have VXLAN?");
         let mtu = link::mtu_of(netlink, own).await?.saturating_sub(OVERHEAD);
-        let message = LinkVxlan::new(device, VNI)
-            .local(own)
+        let mut message = LinkVxlan::new(device, VNI)
             .port(PORT)
             .learning(false)
             .address(name::mac(own).to_vec())
-            .mtu(mtu)
-            .build();
-        netlink.link().add(message).execute().await.map_err(NetworkError::netlink(what))?;
+            .mtu(mtu);
+        if let Some(source) = source {
+            message = message.local(source);
+        }
+        netlink.link().add(message.build()).execute().await.map_err(NetworkError::netlink(what))?;
         let index = link::index(device)?;
         sysctl::set_up_overlay(device)?;
         link::set_up(netlink, index, device).await?;
@@ -283,18 +319,25 @@ async fn add_route(
     index: u32,
     address: Ipv4Addr,
     node: Ipv4Addr,
-    own: Ipv4Addr,
+    source: Option<Ipv4Addr>,
 ) -> Result<(), NetworkError> {
-    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+    let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
         .destination_prefix(address, 32)
         .gateway(node)
         .output_interface(index)
-        .onlink()
-        // The host's own packets: their replies find the way back by this node's address.
-        .pref_source(own)
-        .build();
+        .onlink();
+    // For the host's own packets: their replies find the way back by this node's address.
+    if let Some(source) = source {
+        route = route.pref_source(source);
+    }
     let what = format!("route to {address} on node {node}");
-    netlink.route().add(route).replace().execute().await.map_err(NetworkError::netlink(what))
+    netlink
+        .route()
+        .add(route.build())
+        .replace()
+        .execute()
+        .await
+        .map_err(NetworkError::netlink(what))
 }
 
 async fn delete_route(netlink: &Handle, index: u32, address: Ipv4Addr) -> Result<(), NetworkError> {
