@@ -40,7 +40,12 @@ impl MemberThread {
         work: impl FnOnce(&mut Member) -> T + Send + 'static,
     ) -> T {
         let (done, answer) = sync_channel(1);
-        let work: Work = Box::new(move |member| done.send(work(member)).unwrap());
+        // How long a snapshot takes to write decides nothing.
+        let work: Work = Box::new(move |member| {
+            let result = work(member);
+            member.let_snapshot_finish();
+            done.send(result).unwrap();
+        });
         self.work.as_ref().unwrap().send(work).unwrap();
         answer.recv().expect("raft did not panic")
     }
