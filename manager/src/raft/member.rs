@@ -108,6 +108,9 @@ impl Member {
         let raft_config = Config {
             id: config.raft_id,
             election_tick: config.election_ticks,
+            // So wide that raft hardly ever draws what this member has drawn: that it has drawn is
+            // seen, and what it has drawn is replaced.
+            max_election_tick: config.election_ticks * 1000,
             heartbeat_tick: config.heartbeat_ticks,
             applied: mark.index,
             max_size_per_msg: 1 << 20,
