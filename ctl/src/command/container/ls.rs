@@ -138,14 +138,13 @@ pub(super) async fn run(client: &mut Client, args: List) -> anyhow::Result<ExitC
         .iter()
         .map(|container| {
             let state = container.state.clone().unwrap_or_default();
-            let ports: Vec<String> = container.ports.iter().map(port::show).collect();
             vec![
                 output::short(&container.id, args.no_trunc),
                 container.image.clone(),
                 command(&container.command, args.no_trunc),
                 when::ago(container.created_at.as_ref()),
                 status(&state),
-                ports.join(", "),
+                port::show(&container.ports),
                 container.name.clone(),
             ]
         })

@@ -62,13 +62,29 @@ fn range(text: &str) -> Option<(u16, u16)> {
     (0 < first && first <= last).then_some((first, last))
 }
 
-/// `0.0.0.0:8080->80/tcp`
-pub(super) fn show(port: &PortSpec) -> String {
-    let target = format!("{}/{}", port.target_port, port.protocol());
-    if port.published_port == 0 {
+/// `0.0.0.0:8080->80/tcp, 53/udp`; ports that follow one another are one range.
+pub(super) fn show(ports: &[PortSpec]) -> String {
+    let runs = ports.chunk_by(follows);
+    runs.filter_map(|run| Some(show_run(run.first()?, run.last()?))).collect::<Vec<_>>().join(", ")
+}
+
+fn follows(one: &PortSpec, next: &PortSpec) -> bool {
+    let published = match one.published_port {
+        0 => 0,
+        port => port + 1,
+    };
+    (next.target_port, next.published_port) == (one.target_port + 1, published)
+        && (&next.host_ip, next.protocol) == (&one.host_ip, one.protocol)
+}
+
+fn show_run(first: &PortSpec, last: &PortSpec) -> String {
+    let span =
+        |from: u32, to: u32| if from == to { from.to_string() } else { format!("{from}-{to}") };
+    let target = format!("{}/{}", span(first.target_port, last.target_port), first.protocol());
+    if first.published_port == 0 {
         return target;
     }
-    format!("{}:{}->{target}", host(port), port.published_port)
+    format!("{}:{}->{target}", host(first), span(first.published_port, last.published_port))
 }
 
 pub(super) fn host(port: &PortSpec) -> &str {
@@ -79,18 +95,32 @@ pub(super) fn host(port: &PortSpec) -> &str {
 mod tests {
     use super::*;
 
-    fn shown(text: &str) -> Vec<String> {
-        parse(text).unwrap().0.iter().map(show).collect()
+    fn shown(text: &str) -> String {
+        show(&parse(text).unwrap().0)
     }
 
     #[test]
     fn ports_as_docker_writes_them() {
-        assert_eq!(shown("8080:80"), ["0.0.0.0:8080->80/tcp"]);
-        assert_eq!(shown("127.0.0.1:53:53/udp"), ["127.0.0.1:53->53/udp"]);
-        assert_eq!(shown("[::1]:80:80"), ["::1:80->80/tcp"]);
-        assert_eq!(shown("80"), ["80/tcp"]);
-        assert_eq!(shown("127.0.0.1::80"), ["80/tcp"]);
-        assert_eq!(shown("7000-7001:80-81"), ["0.0.0.0:7000->80/tcp", "0.0.0.0:7001->81/tcp"]);
+        assert_eq!(shown("8080:80"), "0.0.0.0:8080->80/tcp");
+        assert_eq!(shown("127.0.0.1:53:53/udp"), "127.0.0.1:53->53/udp");
+        assert_eq!(shown("[::1]:80:80"), "::1:80->80/tcp");
+        assert_eq!(shown("80"), "80/tcp");
+        assert_eq!(shown("127.0.0.1::80"), "80/tcp");
+        assert_eq!(shown("7000-7001:80-81"), "0.0.0.0:7000-7001->80-81/tcp");
+        assert_eq!(shown("80-82"), "80-82/tcp");
+    }
+
+    #[test]
+    fn only_ports_that_follow_one_another_are_one_range() {
+        let ports: Vec<PortSpec> = ["80:80", "81:81", "90:82", "91:83/udp", "127.0.0.1:92:84/udp"]
+            .iter()
+            .flat_map(|text| parse(text).unwrap().0)
+            .collect();
+        assert_eq!(
+            show(&ports),
+            "0.0.0.0:80-81->80-81/tcp, 0.0.0.0:90->82/tcp, 0.0.0.0:91->83/udp, 127.0.0.1:92->84/udp"
+        );
+        assert_eq!(show(&[]), "");
     }
 
     #[test]
