@@ -58,6 +58,7 @@ pub(crate) enum Command {
     /// Change the limits or the restart policy of containers
     Update(lifecycle::Update),
     /// List containers
+    #[command(visible_aliases = ["ls", "list"])]
     Ps(ls::List),
     /// Show all that is known of containers, as JSON
     Inspect(Names),
