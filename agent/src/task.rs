@@ -125,14 +125,17 @@ impl Tasks {
         }
     }
 
-    /// What has come goes into memory and nowhere else.
+    /// What has come goes into memory, and never on a disk.
     fn keep_payloads(&mut self) {
-        for payload in self.assigned.take_payloads() {
-            if let Err(error) = self.node.payloads.keep(&payload) {
-                let name = payload.spec.unwrap_or_default().name;
+        // What finds no room is tried again with the next assignment.
+        self.assigned.hand_over(|payload| {
+            let kept = self.node.payloads.keep(payload);
+            if let Err(error) = &kept {
+                let name = payload.spec.as_ref().map(|spec| spec.name.as_str());
                 tracing::error!(%error, name, "can't keep a secret or config in memory");
             }
-        }
+            kept.is_ok()
+        });
         if let Err(error) = self.node.payloads.retain(&self.assigned.payloads()) {
             tracing::warn!(%error, "can't forget a secret or config");
         }

@@ -121,9 +121,14 @@ impl Engine {
     pub(crate) async fn guard(&self) {
         let mut applied = self.shared.applied.lock().await;
         let Shared { netlink, names, .. } = &*self.shared;
+        let was_told = applied.overlay.is_incomplete();
         match applied.overlay.restore(netlink, &names.overlay()).await {
             Ok(false) => {}
+            Ok(true) if was_told => {
+                tracing::info!("containers on other nodes can be reached again")
+            }
             Ok(true) => tracing::warn!("somebody had taken the VXLAN device away; it is made anew"),
+            Err(_) if was_told => {}
             Err(error) => tracing::error!(%error, "the VXLAN device is gone"),
         }
         let Some(rules) = applied.rules.clone().filter(|_| !applied.bare) else { return };
@@ -136,6 +141,10 @@ impl Engine {
             Err(error) => tracing::error!(table, %error, "the rules were changed and stay so"),
         }
         applied.seal.renew();
+        // Now, so that others who change their own rules all the time don't hide how it looks.
+        if guard::is_broken(&mut applied.seal, &table).await {
+            tracing::debug!(table, "the rules change all the time");
+        }
     }
 
     /// What the rules are made with.

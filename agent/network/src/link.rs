@@ -98,7 +98,9 @@ pub(crate) fn exists_already(error: &rtnetlink::Error) -> bool {
 
 /// What was to go is not there.
 pub(crate) fn is_missing(error: &rtnetlink::Error) -> bool {
-    errno(error) == Some(nix::errno::Errno::ESRCH as i32)
+    use nix::errno::Errno;
+    errno(error)
+        .is_some_and(|number| number == Errno::ESRCH as i32 || number == Errno::ENOENT as i32)
 }
 
 fn index_of(device: &str) -> Result<u32, NetworkError> {

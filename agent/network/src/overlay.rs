@@ -17,7 +17,7 @@ use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoVxlan, LinkAttribute, LinkInfo};
 use rtnetlink::packet_route::neighbour::{NeighbourFlags, NeighbourState};
 use rtnetlink::packet_route::rule::RuleAction;
-use rtnetlink::{Handle, LinkVxlan, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkVxlan, NeighbourAddRequest, RouteMessageBuilder};
 
 use crate::desired::Overlay as Wanted;
 use crate::error::NetworkError;
@@ -45,6 +45,8 @@ pub(crate) struct Overlay {
     routes: BTreeMap<Ipv4Addr, Ipv4Addr>,
     /// What there should be, for [`Overlay::restore`].
     wanted: Option<Wanted>,
+    /// The kernel has refused a part of it.
+    incomplete: bool,
     /// Marks of nodes that have gone.
     dropped: Vec<u32>,
 }
@@ -99,6 +101,7 @@ impl Overlay {
             peers: BTreeSet::new(),
             routes: BTreeMap::new(),
             wanted: None,
+            incomplete: false,
             dropped: Vec::new(),
         }
     }
@@ -122,17 +125,28 @@ impl Overlay {
         device: &str,
         wanted: Option<&Wanted>,
     ) -> Result<(), NetworkError> {
-        for mark in std::mem::take(&mut self.dropped) {
-            forget_rule(netlink, mark).await?;
-        }
         self.wanted = wanted.cloned();
+        let done = self.follow(netlink, device, wanted).await;
+        self.incomplete = done.is_err();
+        done
+    }
+
+    async fn follow(
+        &mut self,
+        netlink: &Handle,
+        device: &str,
+        wanted: Option<&Wanted>,
+    ) -> Result<(), NetworkError> {
+        while let Some(mark) = self.dropped.last() {
+            forget_way_back(netlink, *mark).await?;
+            self.dropped.pop();
+        }
         let Some(wanted) = wanted.filter(|wanted| !wanted.peers.is_empty()) else {
-            if self.own.take().is_some() {
-                self.peers.clear();
-                self.routes.clear();
-                link::delete(netlink, device).await?;
-            }
-            return Ok(());
+            self.own = None;
+            self.peers.clear();
+            self.routes.clear();
+            // Also one that an engine before this one has left.
+            return link::delete(netlink, device).await;
         };
         // Behind a translation of addresses it is not this host's: the kernel picks the one to send from.
         let own = wanted.own;
@@ -160,17 +174,24 @@ impl Overlay {
         Ok(())
     }
 
-    /// Makes the device again when somebody has taken it away; true when that was so.
+    /// Makes the device again when somebody has taken it away, and tries again what the kernel has
+    /// refused before; true when there was something to do, and it is done.
     pub(crate) async fn restore(
         &mut self,
         netlink: &Handle,
         device: &str,
     ) -> Result<bool, NetworkError> {
-        if self.own.is_none() || link::index(device).is_ok() {
+        let is_gone = || self.own.is_some() && link::index(device).is_err();
+        if !self.incomplete && !is_gone() {
             return Ok(false);
         }
         let wanted = self.wanted.clone();
         self.apply(netlink, device, wanted.as_ref()).await.map(|()| true)
+    }
+
+    /// What the kernel refuses was told already.
+    pub(crate) fn is_incomplete(&self) -> bool {
+        self.incomplete
     }
 
     async fn ensure_device(
@@ -186,6 +207,8 @@ impl Overlay {
                 return Ok(index);
             }
             if self.own.is_none() && source.is_some() && local(netlink, index).await? == source {
+                // It may have been left half made.
+                bring_up(netlink, index, device).await?;
                 self.own = Some(own);
                 // What is not wanted any more of it is found by its routes.
                 self.routes = routes(netlink, index).await?;
@@ -207,22 +230,19 @@ impl Overlay {
         }
         netlink.link().add(message.build()).execute().await.map_err(NetworkError::netlink(what))?;
         let index = link::index(device)?;
-        sysctl::set_up_overlay(device)?;
-        link::set_up(netlink, index, device).await?;
+        bring_up(netlink, index, device).await?;
         self.own = Some(own);
         Ok(index)
     }
 
-    /// Takes all of it away.
+    /// Takes all of it away; nothing is wanted any more.
     pub(crate) async fn remove(
         &mut self,
         netlink: &Handle,
         device: &str,
     ) -> Result<(), NetworkError> {
-        for (_, mark) in self.marks.iter() {
-            forget_rule(netlink, mark).await?;
-        }
-        link::delete(netlink, device).await?;
+        self.number(None)?;
+        self.apply(netlink, device, None).await?;
         match fs::remove_file(&self.file) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(NetworkError::Io { path: self.file.clone(), source: error })
@@ -230,6 +250,11 @@ impl Overlay {
             _ => Ok(()),
         }
     }
+}
+
+async fn bring_up(netlink: &Handle, index: u32, device: &str) -> Result<(), NetworkError> {
+    sysctl::set_up_overlay(device)?;
+    link::set_up(netlink, index, device).await
 }
 
 /// Which address the device sends from.
@@ -254,11 +279,17 @@ async fn local(netlink: &Handle, index: u32) -> Result<Option<Ipv4Addr>, Network
 /// Where the node is, outside and inside.
 async fn add_peer(netlink: &Handle, index: u32, peer: Ipv4Addr) -> Result<(), NetworkError> {
     let what = || NetworkError::netlink(format!("learn of node {peer}"));
+    for entry in entries(netlink, index, peer) {
+        entry.replace().execute().await.map_err(what())?;
+    }
+    Ok(())
+}
+
+fn entries(netlink: &Handle, index: u32, peer: Ipv4Addr) -> [NeighbourAddRequest; 2] {
     let mac = name::mac(peer);
     let outside = netlink.neighbours().add_bridge(index, &mac).destination(peer.into());
-    outside.flags(NeighbourFlags::Own).replace().execute().await.map_err(what())?;
     let inside = netlink.neighbours().add(index, peer.into()).link_layer_address(&mac);
-    inside.state(NeighbourState::Permanent).replace().execute().await.map_err(what())
+    [outside.flags(NeighbourFlags::Own), inside.state(NeighbourState::Permanent)]
 }
 
 /// What came by a node first goes back by it.
@@ -285,24 +316,17 @@ async fn route_back(
 }
 
 async fn forget_peer(netlink: &Handle, index: u32, peer: Ipv4Addr) -> Result<(), NetworkError> {
-    // Nobody else uses the number before connections that have it are gone; the rule leads nowhere.
-    let mut list = netlink.neighbours().get().execute();
-    let what = || NetworkError::netlink(format!("forget node {peer}"));
-    while let Some(message) = list.try_next().await.map_err(what())? {
-        use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute};
-        let is_of = message.header.ifindex == index
-            && message.attributes.iter().any(|attribute| {
-                matches!(attribute, NeighbourAttribute::Destination(NeighbourAddress::Inet(address))
-                    if *address == peer)
-            });
-        if is_of {
-            netlink.neighbours().del(message).execute().await.map_err(what())?;
+    for mut entry in entries(netlink, index, peer) {
+        match netlink.neighbours().del(entry.message_mut().clone()).execute().await {
+            Err(error) if link::is_missing(&error) => {}
+            other => other.map_err(NetworkError::netlink(format!("forget node {peer}")))?,
         }
     }
     Ok(())
 }
 
-async fn forget_rule(netlink: &Handle, mark: u32) -> Result<(), NetworkError> {
+/// Takes away what [`route_back`] has made.
+async fn forget_way_back(netlink: &Handle, mark: u32) -> Result<(), NetworkError> {
     use rtnetlink::packet_route::rule::RuleAttribute;
     let what = || NetworkError::netlink("take away a routing rule");
     let mut list = netlink.rule().get(rtnetlink::IpVersion::V4).execute();
@@ -311,7 +335,11 @@ async fn forget_rule(netlink: &Handle, mark: u32) -> Result<(), NetworkError> {
             netlink.rule().del(message).execute().await.map_err(what())?;
         }
     }
-    Ok(())
+    let route = RouteMessageBuilder::<Ipv4Addr>::new().table_id(mark).build();
+    match netlink.route().del(route).execute().await {
+        Err(error) if link::is_missing(&error) => Ok(()),
+        other => other.map_err(NetworkError::netlink("take away a route of replies")),
+    }
 }
 
 async fn add_route(

@@ -58,14 +58,14 @@ impl Assigned {
         }
     }
 
-    /// The secrets and configs that have come with their data; it is not kept here.
-    pub(crate) fn take_payloads(&mut self) -> Vec<Payload> {
-        let new = self.payloads.values_mut().filter(|payload| !payload.data.is_empty());
-        new.map(|payload| {
-            let without = Payload { data: Vec::new(), ..payload.clone() };
-            std::mem::replace(payload, without)
-        })
-        .collect()
+    /// Gives the secrets and configs that have come with their data to `keep`; the data of those
+    /// that are kept there are not kept here.
+    pub(crate) fn hand_over(&mut self, mut keep: impl FnMut(&Payload) -> bool) {
+        for payload in self.payloads.values_mut().filter(|payload| !payload.data.is_empty()) {
+            if keep(payload) {
+                payload.data = Vec::new();
+            }
+        }
     }
 
     /// Ids of the secrets and configs that this node's tasks need.
@@ -73,12 +73,13 @@ impl Assigned {
         self.payloads.keys().map(String::as_str).collect()
     }
 
-    /// As one full message.
+    /// As one full message, without the data of secrets and configs: it may go to disk.
     pub(crate) fn to_message(&self) -> Assignments {
         let networks = self.networks.values().cloned().map(Change::Network);
         let endpoints = self.endpoints.values().cloned().map(Change::Endpoints);
         let tasks = self.tasks.values().cloned().map(Change::Task);
-        let payloads = self.payloads.values().cloned().map(Change::Payload);
+        let without = |payload: &Payload| Payload { data: Vec::new(), ..payload.clone() };
+        let payloads = self.payloads.values().map(without).map(Change::Payload);
         let peers = self.peers.values().cloned().map(Change::Peer);
         let changes = peers.chain(networks).chain(endpoints).chain(payloads).chain(tasks);
         let changes = changes.map(|change| AssignmentChange { change: Some(change) }).collect();
@@ -106,7 +107,10 @@ impl Assigned {
     /// The other nodes, and the way to the containers there.
     fn overlay(&self, own: &str, address: Ipv4Addr) -> Option<net::Overlay> {
         let place = |peer: &Peer| Some((peer.node_id.clone(), outer_address(&peer.address)?));
-        let nodes: BTreeMap<String, Ipv4Addr> = self.peers.values().filter_map(place).collect();
+        // Another agent's containers on this host are reached as the host's own.
+        let elsewhere = |(_, outer): &(String, Ipv4Addr)| *outer != address;
+        let nodes: BTreeMap<String, Ipv4Addr> =
+            self.peers.values().filter_map(place).filter(elsewhere).collect();
         let places = self.endpoints.values().flat_map(|service| {
             service.endpoints.iter().chain(&service.others).filter(|one| one.node_id != own)
         });
@@ -239,16 +243,26 @@ mod tests {
     fn data_of_secrets_are_not_in_what_is_kept_on_disk() {
         let mut assigned = Assigned::default();
         assigned.take(told(true, [payload("a", "hush"), payload("b", "quiet")]));
-        let taken = assigned.take_payloads();
-        let data: Vec<&[u8]> = taken.iter().map(|payload| payload.data.as_slice()).collect();
-        assert_eq!(data, [b"hush".as_slice(), b"quiet".as_slice()]);
-        assert!(assigned.take_payloads().is_empty(), "once");
-        let kept = assigned.to_message();
-        let without = |change: &AssignmentChange| match &change.change {
+        let handed = |assigned: &mut Assigned, is_kept: bool| {
+            let mut data = Vec::new();
+            assigned.hand_over(|payload| {
+                data.push(payload.data.clone());
+                is_kept
+            });
+            data
+        };
+        let data = [b"hush".to_vec(), b"quiet".to_vec()];
+        assert_eq!(handed(&mut assigned, false), data);
+        let is_without = |change: &AssignmentChange| match &change.change {
             Some(Change::Payload(payload)) => payload.data.is_empty(),
             _ => false,
         };
-        assert!(kept.changes.len() == 2 && kept.changes.iter().all(without), "{kept:?}");
+        let kept = assigned.to_message();
+        assert!(kept.changes.len() == 2 && kept.changes.iter().all(is_without), "{kept:?}");
+        assert_eq!(handed(&mut assigned, true), data, "there was no room before");
+        assert!(handed(&mut assigned, true).is_empty(), "once");
+        let kept = assigned.to_message();
+        assert!(kept.changes.len() == 2 && kept.changes.iter().all(is_without), "{kept:?}");
 
         // An agent that starts anew goes on from there.
         let mut anew = Assigned::default();
@@ -256,7 +270,7 @@ mod tests {
         assert_eq!(anew.payloads(), BTreeSet::from(["a", "b"]));
         anew.take(told(false, [Change::RemovePayload("a".to_owned()), payload("c", "new")]));
         assert_eq!(anew.payloads(), BTreeSet::from(["b", "c"]));
-        assert_eq!(anew.take_payloads().len(), 1);
+        assert_eq!(handed(&mut anew, true).len(), 1);
         anew.take(told(true, []));
         assert!(anew.payloads().is_empty());
     }
