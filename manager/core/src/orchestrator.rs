@@ -22,7 +22,7 @@ mod updater;
 
 use std::time::SystemTime;
 
-use shoal_proto::v1::{ServiceCounts, TaskState, UpdateState};
+use shoal_proto::v1::{ServiceCounts, TaskState};
 
 pub use memory::Memory;
 pub use rebalance::rebalance;
@@ -100,10 +100,6 @@ pub(crate) fn is_settled(store: &Store, service: &Service) -> bool {
     if service.is_job() {
         return true;
     }
-    let is_updated = matches!(
-        service.update.state(),
-        UpdateState::None | UpdateState::Completed | UpdateState::RolledBack
-    );
     let mut live = 0;
     for task in store.service_tasks(service.id).filter(|task| !task.state().is_terminal()) {
         if task.desired != TaskState::Running || task.spec_version != service.spec_version {
@@ -115,7 +111,7 @@ pub(crate) fn is_settled(store: &Store, service: &Service) -> bool {
         ServiceMode::Replicated(replicas) => replicas,
         _ => global::count(store, service),
     };
-    is_updated && live == wanted
+    service.is_updated() && live == wanted
 }
 
 /// Whether `other`'s state lets a service that depends on it start; see [`dependency`].

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use shoal_proto::v1::{PayloadKind, PayloadReference, PayloadSpec, ServiceSpec, UpdateState};
+use shoal_proto::v1::{PayloadKind, PayloadReference, PayloadSpec, ServiceSpec};
 use shoal_proto::{PayloadId, StackId};
 
 use crate::context::Context;
@@ -311,11 +311,7 @@ pub fn collect(store: &Store, changes: &mut Changes) {
     };
     for service in store.services() {
         references(&service.spec).for_each(&mut note);
-        let is_over = matches!(
-            service.update.state(),
-            UpdateState::None | UpdateState::Completed | UpdateState::RolledBack
-        );
-        let before = revision::before(service).filter(|_| !is_over);
+        let before = revision::before_update(service).filter(|_| !service.is_updated());
         let before = before.and_then(|revision| revision.spec.as_ref());
         before.into_iter().flat_map(references).for_each(&mut note);
     }

@@ -158,6 +158,13 @@ pub fn before(service: &Service) -> Option<&ServiceRevision> {
     service.revisions.iter().rev().nth(1)
 }
 
+/// The newest revision whose tasks are made of something else than those of now: changes of labels
+/// and the like in the middle of an update are not what it goes back from.
+#[must_use]
+pub fn before_update(service: &Service) -> Option<&ServiceRevision> {
+    service.revisions.iter().rev().find(|revision| revision.spec_version != service.spec_version)
+}
+
 /// Takes a service back to an earlier revision, with as many replicas as it has now. `reason` says
 /// why when no operator asked for it.
 #[must_use]
@@ -175,7 +182,8 @@ pub fn back_to(
     let renewed = renew(store, &mut spec);
     let origin = format!("rolled back to revision {}", revision.number);
     let mut new = with_spec(service, spec, &origin, context);
-    if new.update.state() == UpdateState::Updating {
+    let is_another = new.spec_version != service.spec_version;
+    if is_another && new.update.state() == UpdateState::Updating {
         new.update.set_state(UpdateState::RollingBack);
         reason.clone_into(&mut new.update.message);
     }

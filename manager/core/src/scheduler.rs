@@ -163,6 +163,9 @@ impl Pass<'_> {
                 victim.stop_reason = format!("makes room for {name}.{slot} of priority {priority}");
                 changes.update(context, victim);
             }
+            // Nobody who is less important takes what becomes free first.
+            self.loads.add(&room.promised);
+            self.added.push(room.promised);
             reason = room.words;
         }
         if reason != task.status.error {

@@ -18,6 +18,8 @@ pub const FENCING_LEASE: Duration = Duration::from_secs(10);
 /// The least time between two tasks that are moved to spread them evenly.
 pub const REBALANCE_INTERVAL: Duration = Duration::from_secs(10);
 
+const DAY: Duration = Duration::from_secs(86_400);
+
 /// Two heartbeats.
 const LEAST_DOWN_AFTER: Duration = Duration::from_secs(2);
 const LEAST_VALIDITY: Duration = Duration::from_secs(3600);
@@ -43,14 +45,16 @@ pub struct Settings {
 
 /// A setting that would not do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name} can't be {value:?}; the least is {least:?}")]
+#[error("{name} can't be {value:?}; it is from {least:?} to {most:?}")]
 pub struct SettingError {
     /// Which.
     pub name: &'static str,
     /// As asked for.
     pub value: Duration,
-    /// The bound.
+    /// The lower bound.
     pub least: Duration,
+    /// The upper bound.
+    pub most: Duration,
 }
 
 impl Settings {
@@ -88,16 +92,16 @@ impl Settings {
     /// Whether a cluster can live with them.
     ///
     /// # Errors
-    /// The first that is too short.
+    /// The first that is too short or too long.
     pub fn check(&self) -> Result<(), SettingError> {
         let bounds = [
-            ("node-down-after", self.node_down_after, LEAST_DOWN_AFTER),
-            ("cert-expiry", self.certificate_validity, LEAST_VALIDITY),
-            ("fencing-lease", self.fencing_lease, LEAST_LEASE),
-            ("rebalance-interval", self.rebalance_interval, LEAST_INTERVAL),
+            ("node-down-after", self.node_down_after, LEAST_DOWN_AFTER, DAY),
+            ("cert-expiry", self.certificate_validity, LEAST_VALIDITY, DAY * 3660),
+            ("fencing-lease", self.fencing_lease, LEAST_LEASE, DAY),
+            ("rebalance-interval", self.rebalance_interval, LEAST_INTERVAL, DAY),
         ];
-        match bounds.into_iter().find(|(_, value, least)| value < least) {
-            Some((name, value, least)) => Err(SettingError { name, value, least }),
+        match bounds.into_iter().find(|(_, value, least, most)| value < least || value > most) {
+            Some((name, value, least, most)) => Err(SettingError { name, value, least, most }),
             None => Ok(()),
         }
     }

@@ -33,6 +33,11 @@ pub(super) fn wanted(store: &Store, service: &Service, slots: &Slots<'_>) -> Wan
         if !fits(node, &rules, slot.is_some()) {
             continue;
         }
+        // It gets no other task: it can neither be updated nor run again.
+        if node.spec.availability() == NodeAvailability::Pause {
+            wanted.asleep.extend(slot);
+            continue;
+        }
         let slot = slot.unwrap_or_else(|| {
             while !taken.insert(Slot(next)) {
                 next += 1;

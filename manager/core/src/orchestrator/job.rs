@@ -37,7 +37,14 @@ pub(super) fn reconcile(
         .as_ref()
         .is_some_and(|schedule| schedule.concurrency() == ConcurrencyPolicy::Allow);
     for (slot, tasks) in &slots {
-        let is_wanted = wanted.slots.contains_key(slot) || wanted.asleep.contains(slot);
+        // What is done on a node is not done again when the node comes back into service.
+        let is_done_there = has_completed(service, tasks)
+            && tasks
+                .iter()
+                .filter_map(|task| task.only_node)
+                .any(|node| store.node(node).is_some());
+        let is_wanted =
+            wanted.slots.contains_key(slot) || wanted.asleep.contains(slot) || is_done_there;
         for task in tasks {
             let is_older = task.job_iteration != service.job.iteration;
             let stays = is_wanted || (is_older && allows_older);
@@ -71,12 +78,13 @@ pub(super) fn reconcile(
         wake_at,
     };
     let empty = Vec::new();
+    let now = context.now;
     // Those that go on come first: the bound is for them and for new ones together.
     let in_order = |is_first: bool| {
         let slots = &slots;
         wanted.slots.iter().filter(move |(slot, _)| {
             let tasks = slots.get(slot).map(Vec::as_slice).unwrap_or_default();
-            tasks.iter().any(|task| run_goes_on(store, service, task)) == is_first
+            tasks.iter().any(|task| takes_place(store, service, memory, task, now)) == is_first
         })
     };
     let order: Vec<(Slot, Option<shoal_proto::NodeId>)> =
@@ -86,6 +94,19 @@ pub(super) fn reconcile(
     }
     run.end(wanted.slots.len(), context, changes);
     run.wake_at
+}
+
+/// Of the run and not over, though it may be stopping or out of reach.
+fn takes_place(
+    store: &Store,
+    service: &Service,
+    memory: &Memory,
+    task: &Task,
+    now: SystemTime,
+) -> bool {
+    task.job_iteration == service.job.iteration
+        && !task.state().is_terminal()
+        && memory.lost(store, task, now) != Lost::Gone
 }
 
 /// Not over, and of the run.
@@ -106,9 +127,11 @@ fn wanted(store: &Store, service: &Service, slots: &Slots<'_>) -> Wanted {
 /// Slots of the last run that have ended well, and how many there are in it.
 pub(super) fn completions(store: &Store, service: &Service) -> (u64, u64) {
     let slots = by_slot(store, service);
-    let wanted = wanted(store, service, &slots).slots.len() as u64;
-    let completed = slots.values().filter(|tasks| has_completed(service, tasks)).count() as u64;
-    (completed, wanted)
+    let wanted = wanted(store, service, &slots).slots;
+    let completed = slots
+        .iter()
+        .filter(|(slot, tasks)| wanted.contains_key(slot) && has_completed(service, tasks));
+    (completed.count() as u64, wanted.len() as u64)
 }
 
 /// The last run has ended, and well.
@@ -177,10 +200,10 @@ impl Run<'_> {
                 stop(task, TaskState::Shutdown, reason, context, changes);
                 continue;
             }
-            self.live += 1;
             self.release(task, context, changes);
         }
         if is_taken {
+            self.live += 1;
             return;
         }
         self.fill(slot, node, of_run.last().map(|task| &****task), context, changes);
@@ -206,7 +229,8 @@ impl Run<'_> {
         changes: &mut Changes,
     ) {
         let (mut failures, mut not_before) = (0, None);
-        if let Some(last) = last.filter(|last| last.desired < TaskState::Shutdown) {
+        let ended = |last: &&Task| last.desired < TaskState::Shutdown && last.state().is_terminal();
+        if let Some(last) = last.filter(ended) {
             match decide(&policy(&self.spec), last, context.now) {
                 Decision::Leave => {
                     let (name, error) = (&last.service_name, &last.status.error);

@@ -46,6 +46,11 @@ impl Memory {
         self.moved_from.insert(service, counts);
     }
 
+    /// The service's tasks are where they should be: the last move has brought it about.
+    pub(super) fn is_even(&mut self, service: ServiceId) {
+        self.moved_from.remove(&service);
+    }
+
     /// Whether the service's last move has left everything as it was.
     pub(super) fn moved_in_vain(&self, service: ServiceId, counts: &[usize]) -> bool {
         self.moved_from.get(&service).is_some_and(|before| before == counts)

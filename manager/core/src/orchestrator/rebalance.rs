@@ -37,6 +37,7 @@ pub fn rebalance(
         let places = Places::of(store, service, context.now);
         let Some(node) = places.fullest(0, &places.nodes.keys().copied().collect::<Vec<_>>())
         else {
+            memory.is_even(service.id);
             continue;
         };
         // A move that has changed nothing is not tried again before something else has.
@@ -49,7 +50,9 @@ pub fn rebalance(
         changes.update(context, Task { moving: true, ..(*task).clone() });
         return Some(context.now + settings.rebalance_interval);
     }
-    None
+    // Those that come and go are left out until they have stayed for a while.
+    let ready = store.nodes().filter(|node| node.status.state() == NodeState::Ready);
+    ready.filter_map(|node| unsteady_until(node, context.now)).min()
 }
 
 /// All of its tasks run, are of one spec, and may be moved.

@@ -15,6 +15,7 @@ use shoal_proto::v1::{
 
 use super::earliest;
 use super::memory::Memory;
+use super::restart::{Decision, decide};
 use super::slots::{Slots, Wanted};
 use crate::context::Context;
 use crate::revision;
@@ -226,6 +227,9 @@ impl Updater<'_> {
                 None => Stage::Empty,
                 // It has done what it was for.
                 Some(last) if self.is_current(last) && is_done(last) => Stage::Good,
+                Some(last) if self.is_current(last) && self.is_given_up(last) => {
+                    Stage::Failed(explain(last))
+                }
                 // It ended by itself, or where it was is gone: another is made.
                 Some(last) if self.is_current(last) => Stage::Busy(self.now + self.rules.deadline),
                 Some(_) => Stage::Old,
@@ -253,13 +257,30 @@ impl Updater<'_> {
         if let Some(words) = failure() {
             return Stage::Failed(words);
         }
-        let first = of_update().next().unwrap_or(&current);
-        let overdue = system_time(&first.meta.created_at) + self.rules.deadline;
+        // One after the other that ended soon: they have had the time together.
+        let mut first = current;
+        for task in of_update().rev().skip_while(|task| task.id != current.id) {
+            first = task;
+            if task.failures <= 1 {
+                break;
+            }
+        }
+        let created = system_time(&first.meta.created_at);
+        let since = self.began.map_or(created, |began| began.max(created));
+        let overdue = since + self.rules.deadline;
         if overdue > self.now {
             return Stage::Busy(overdue);
         }
         let deadline = self.rules.deadline.as_secs_f64();
         Stage::Overdue(format!("{} within {deadline} s", stuck(current)))
+    }
+
+    /// It has ended, and its slot gets no other.
+    fn is_given_up(&self, last: &Task) -> bool {
+        let policy = last.spec.restart.unwrap_or_default();
+        last.state().is_terminal()
+            && last.desired < TaskState::Shutdown
+            && decide(&policy, last, self.now) == Decision::Leave
     }
 
     /// Until when a slot that is good keeps its place.
@@ -321,11 +342,15 @@ impl Updater<'_> {
             match self.rules.action {
                 UpdateFailureAction::Continue => {}
                 UpdateFailureAction::Rollback if !is_back => {
-                    if let Some(earlier) = revision::before(self.service) {
-                        let (store, service) = (self.store, self.service);
-                        let back =
-                            revision::back_to(store, service, earlier, &census.words(), context);
-                        changes.update(context, back.service);
+                    let (store, service) = (self.store, self.service);
+                    let back = revision::before_update(service).map(|earlier| {
+                        revision::back_to(store, service, earlier, &census.words(), context).service
+                    });
+                    // Without the secrets of then it may be what has failed just now.
+                    if let Some(back) =
+                        back.filter(|back| back.spec_version != service.spec_version)
+                    {
+                        changes.update(context, back);
                         return None;
                     }
                     return Some(self.pause(is_back, census, context, changes));
@@ -381,7 +406,11 @@ fn is_done(task: &Task) -> bool {
 }
 
 fn explain(task: &Task) -> String {
-    format!("{}.{}: {}", task.service_name, task.slot, task.status.error)
+    let words = match task.status.error.as_str() {
+        "" => "ended, and is not started again",
+        error => error,
+    };
+    format!("{}.{}: {words}", task.service_name, task.slot)
 }
 
 /// What a task that gets nowhere says.

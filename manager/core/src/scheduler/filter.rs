@@ -94,7 +94,7 @@ pub(super) fn standing(
         .or_else(|| rules(kind, load))
         .or_else(|| volume(kind, task, load))
         .or_else(|| full(kind, load, handed_over))
-        .or_else(|| kind.affinity_refusal(load))
+        .or_else(|| kind.affinity_refusal(load, handed_over))
         .or_else(|| load.has_host_port(task, holder).then_some(Refusal::HostPort))
 }
 

@@ -12,7 +12,7 @@ use super::load::{Amounts, Loads, NodeLoad, has_own_volumes, volumes};
 use super::spread::{self, Groups, Tree};
 use crate::node::unsteady_until;
 use crate::placement::{Rules, Subject};
-use crate::store::{Slot, Store, Task};
+use crate::store::{Node, Slot, Store, Task};
 
 /// What makes a node better than another, the weightiest first: not coming and going; the kind's
 /// tasks don't keep failing there; preferences that are not met; then, spread: fewer tasks of the
@@ -59,6 +59,8 @@ struct Near {
 pub(super) struct HandedOver {
     pub(super) tasks: usize,
     pub(super) amounts: Amounts,
+    /// Of each rule of [`Kind::near`], how many older tasks of the slot it counts here.
+    near: Vec<usize>,
 }
 
 impl Kind {
@@ -79,7 +81,7 @@ impl Kind {
             };
             for load in loads.iter() {
                 let count = target.map_or(0, |target| load.of_service(target));
-                if let Some(value) = near.value(load).filter(|_| count > 0) {
+                if let Some(value) = near.value(&load.node).filter(|_| count > 0) {
                     *near.counts.entry(value).or_default() += count;
                 }
             }
@@ -203,7 +205,7 @@ impl Kind {
     fn rank(&self, load: &NodeLoad, now: SystemTime) -> Rank {
         let unsteady = unsteady_until(&load.node, now).is_some();
         let fails = load.fails((self.service, self.spec_version), now);
-        let unmet = self.near.iter().filter(|near| near.preferred && !self.is_met(near, load));
+        let unmet = self.near.iter().filter(|near| near.preferred && !near.is_met(load, 0));
         let unmet = unmet.count();
         let (first, second) = match self.packs {
             false => (load.of_service(self.service) as u64, load.tasks as u64),
@@ -212,16 +214,14 @@ impl Kind {
         (unsteady, fails, unmet, first, second, load.node.id)
     }
 
-    fn is_met(&self, near: &Near, load: &NodeLoad) -> bool {
-        let here = near.value(load).and_then(|value| near.counts.get(&value)).copied().unwrap_or(0);
-        // The first of those that are to be together goes anywhere.
-        let is_first = near.is_own && near.counts.is_empty();
-        (here == 0) == near.anti || (!near.anti && is_first)
-    }
-
-    pub(super) fn affinity_refusal(&self, load: &NodeLoad) -> Option<Refusal> {
-        let mut required = self.near.iter().filter(|near| !near.preferred);
-        let near = required.find(|near| !self.is_met(near, load))?;
+    pub(super) fn affinity_refusal(
+        &self,
+        load: &NodeLoad,
+        handed_over: Option<&HandedOver>,
+    ) -> Option<Refusal> {
+        let own = |place: usize| handed_over.map_or(0, |handed_over| handed_over.near[place]);
+        let mut required = self.near.iter().enumerate().filter(|(_, near)| !near.preferred);
+        let (_, near) = required.find(|(place, near)| !near.is_met(load, own(*place)))?;
         let (service, topology) = (near.service.clone(), near.text.clone());
         Some(match near.anti {
             true => Refusal::AntiAffinity { service, topology },
@@ -248,9 +248,18 @@ impl Kind {
             }
             by_slot
         });
-        let older = by_slot.get(&task.slot)?.iter().filter(|older| older.node == Some(node));
-        let mut handed_over = HandedOver { tasks: 0, amounts: Amounts::default() };
-        for older in older {
+        let of_slot = by_slot.get(&task.slot)?;
+        let value = |near: &Near, node| near.value(store.node(node)?);
+        let near = self.near.iter().map(|near| match (near.is_own, value(near, node)) {
+            (true, Some(here)) => {
+                let nodes = of_slot.iter().filter_map(|older| older.node);
+                nodes.filter(|node| value(near, *node).as_ref() == Some(&here)).count()
+            }
+            _ => 0,
+        });
+        let mut handed_over =
+            HandedOver { tasks: 0, amounts: Amounts::default(), near: near.collect() };
+        for older in of_slot.iter().filter(|older| older.node == Some(node)) {
             handed_over.tasks += 1;
             handed_over.amounts = handed_over.amounts.plus(Amounts::reserved(&older.spec));
         }
@@ -261,7 +270,7 @@ impl Kind {
     pub(super) fn placed(&mut self, load: &NodeLoad) {
         self.groups.add(load, 1);
         for near in self.near.iter_mut().filter(|near| near.is_own) {
-            if let Some(value) = near.value(load) {
+            if let Some(value) = near.value(&load.node) {
                 *near.counts.entry(value).or_default() += 1;
             }
         }
@@ -291,10 +300,22 @@ fn placed_volumes(task: &Task, loads: &Loads) -> Vec<String> {
 }
 
 impl Near {
-    fn value(&self, load: &NodeLoad) -> Option<String> {
+    fn value(&self, node: &Node) -> Option<String> {
         match &self.topology {
-            None => Some(load.node.id.to_string()),
-            Some(subject) => subject.of(&load.node),
+            None => Some(node.id.to_string()),
+            Some(subject) => subject.of(node),
+        }
+    }
+
+    /// `own` of its tasks here make way for the one that is looked at.
+    fn is_met(&self, load: &NodeLoad, own: usize) -> bool {
+        let here = self.value(&load.node).and_then(|value| self.counts.get(&value)).copied();
+        let here = here.unwrap_or(0);
+        // The first of those that are to be together goes anywhere.
+        let is_first = self.is_own && self.counts.is_empty();
+        match self.anti {
+            true => here <= own,
+            false => here > 0 || is_first,
         }
     }
 }

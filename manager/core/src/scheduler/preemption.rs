@@ -8,23 +8,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shoal_proto::NodeId;
-use shoal_proto::v1::TaskState;
+use shoal_proto::v1::{GenericReservation, TaskState};
 
 use super::filter;
 use super::kind::Kind;
 use super::load::{Amounts, Loads, NodeLoad};
 use crate::store::{Store, Task};
 
-/// What was promised in this run of room that is being made.
+/// What was promised in this run of generic resources that are not free yet, by node and kind. All
+/// else that is promised is among the loads.
 #[derive(Debug, Default)]
 pub(super) struct Preemption {
-    claims: BTreeMap<NodeId, Claim>,
-}
-
-#[derive(Debug, Default)]
-struct Claim {
-    amounts: Amounts,
-    generic: BTreeMap<String, u64>,
+    claims: BTreeMap<NodeId, BTreeMap<String, u64>>,
 }
 
 /// The highest priority of those that end, how many they are, and where.
@@ -34,6 +29,8 @@ type Cost = (i32, usize, NodeId);
 pub(super) struct Room {
     /// Tasks to end.
     pub(super) victims: Vec<Arc<Task>>,
+    /// The task as it will be on the node, with what is free there of generic resources already.
+    pub(super) promised: Task,
     /// For the task that waits.
     pub(super) words: String,
 }
@@ -67,14 +64,21 @@ impl Preemption {
             }
         }
         let ((_, _, node), victims) = best?;
-        let claim = self.claims.entry(node).or_default();
-        claim.amounts = claim.amounts.plus(Amounts::reserved(&task.spec));
+        let load = loads.at(loads.index_of(node)?);
+        let mut promised = task.clone();
+        promised.node = Some(node);
+        promised.status.set_state(TaskState::Assigned);
+        let claims = self.claims.entry(node).or_default();
         for wanted in &task.spec.generic_reservations {
-            *claim.generic.entry(wanted.kind.clone()).or_default() += wanted.count;
+            let free = u64::try_from(load.generic_free(&wanted.kind)).unwrap_or(0);
+            let count = free.min(wanted.count);
+            let part = GenericReservation { count, ..wanted.clone() };
+            promised.generic_resources.extend(load.generic_part(&part, None));
+            *claims.entry(wanted.kind.clone()).or_default() += wanted.count - count;
         }
-        let name = store.node(node).map_or_else(String::new, |node| node.spec.name.clone());
+        let name = &load.node.spec.name;
         let words = format!("waits for room: tasks of a lower priority end on {name}");
-        Some(Room { victims, words })
+        Some(Room { victims, promised, words })
     }
 
     /// Whose end makes enough room on the node; none at all when what ends already does.
@@ -127,14 +131,13 @@ fn count(task: &Task, kind: &str) -> i64 {
 }
 
 impl Free {
-    fn of(load: &NodeLoad, task: &Task, claim: Option<&Claim>) -> Self {
-        let claimed = claim.map(|claim| claim.amounts).unwrap_or_default();
+    fn of(load: &NodeLoad, task: &Task, claims: Option<&BTreeMap<String, u64>>) -> Self {
         let generic = task.spec.generic_reservations.iter().map(|wanted| {
             let free = load.generic_free(&wanted.kind);
-            let claimed = claim.and_then(|claim| claim.generic.get(&wanted.kind)).copied();
+            let claimed = claims.and_then(|claims| claims.get(&wanted.kind)).copied();
             (wanted.kind.clone(), free - claimed.unwrap_or(0) as i64)
         });
-        Self { amounts: load.available().minus(claimed), generic: generic.collect() }
+        Self { amounts: load.available(), generic: generic.collect() }
     }
 
     fn add(&mut self, task: &Task) {

@@ -11,7 +11,7 @@ use shoal_proto::v1::service_mode::Mode;
 use shoal_proto::v1::{
     ClusterState, GenericResource, JobStatus, NodeDescription, NodeRole, NodeSpec, NodeStatus,
     PayloadKind, PayloadSpec, PortSpec, ServiceRevision, ServiceSpec, StackSpec, TaskSpec,
-    TaskState, TaskStatus, UpdateStatus,
+    TaskState, TaskStatus, UpdateState, UpdateStatus,
 };
 use shoal_proto::{NetworkId, NodeId, PayloadId, ServiceId, StackId, TaskId, Timestamp};
 
@@ -137,6 +137,13 @@ impl Service {
     #[must_use]
     pub fn is_job(&self) -> bool {
         matches!(self.mode(), ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob)
+    }
+
+    /// No update is under way or was paused.
+    #[must_use]
+    pub fn is_updated(&self) -> bool {
+        use UpdateState::{Completed, None, RolledBack};
+        matches!(self.update.state(), None | Completed | RolledBack)
     }
 
     /// One task on each node.

@@ -12,6 +12,9 @@ use shoal_proto::v1::{
 use super::{SpecError, broken};
 use crate::schedule::Schedule;
 
+/// Of any time that is waited for.
+const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+
 pub(super) fn check(
     object: &str,
     spec: &ServiceSpec,
@@ -61,6 +64,13 @@ fn one(
         let ratio = config.max_failure_ratio;
         let rule = format!("{field}: the max failure ratio {ratio} is not between 0 and 1");
         return Err(broken(object, rule));
+    }
+    for (name, set) in [("delay", &config.delay), ("progress deadline", &config.progress_deadline)]
+    {
+        if duration(set).is_some_and(|set| set > LONGEST) {
+            let rule = format!("{field}: a {name} of more than a year ends nowhere");
+            return Err(broken(object, rule));
+        }
     }
     let deadline = duration(&config.progress_deadline);
     if deadline.is_some_and(|deadline| deadline.is_zero()) {
