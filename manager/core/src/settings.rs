@@ -106,3 +106,19 @@ impl Settings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_cluster_can_live_with_is_refused() {
+        let fine = Settings::of(&Store::default());
+        assert_eq!(fine.check(), Ok(()));
+        let short = Settings { node_down_after: Duration::from_secs(1), ..fine };
+        let words = "node-down-after can't be 1s; it is from 2s to 86400s";
+        assert_eq!(short.check().unwrap_err().to_string(), words);
+        let long = Settings { fencing_lease: Duration::MAX, ..fine };
+        assert_eq!(long.check().unwrap_err().name, "fencing-lease");
+    }
+}

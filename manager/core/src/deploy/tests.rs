@@ -243,7 +243,7 @@ fn run_at(spec: &mut StackSpec, cron: &str, time_zone: &str) {
 
 #[test]
 fn what_could_never_be_is_refused_with_the_field() {
-    let cases: [(&str, Edit); 17] = [
+    let cases: [(&str, Edit); 18] = [
         ("no node ever meets both node.role==manager and node.role==worker", |spec| {
             constrain(spec, &["node.role==manager", "node.role==worker"]);
         }),
@@ -276,6 +276,10 @@ fn what_could_never_be_is_refused_with_the_field() {
         ("update: a progress deadline of 0 can't be met", |spec| {
             let progress_deadline = Some(shoal_proto::ProtoDuration::default());
             updated_so(spec, UpdateConfig { progress_deadline, ..UpdateConfig::default() });
+        }),
+        ("update: a delay of more than a year ends nowhere", |spec| {
+            let delay = shoal_proto::ProtoDuration { seconds: i64::MAX, nanos: 0 };
+            updated_so(spec, UpdateConfig { delay: Some(delay), ..UpdateConfig::default() });
         }),
         ("update: start-first runs two tasks of a slot at once, which fencing forbids", |spec| {
             let order = UpdateOrder::StartFirst.into();

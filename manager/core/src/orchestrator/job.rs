@@ -229,8 +229,9 @@ impl Run<'_> {
         changes: &mut Changes,
     ) {
         let (mut failures, mut not_before) = (0, None);
-        let ended = |last: &&Task| last.desired < TaskState::Shutdown && last.state().is_terminal();
-        if let Some(last) = last.filter(ended) {
+        // One that is lost has been told to stop already.
+        let last = last.filter(|last| last.state().is_terminal());
+        if let Some(last) = last.filter(|last| last.desired < TaskState::Shutdown) {
             match decide(&policy(&self.spec), last, context.now) {
                 Decision::Leave => {
                     let (name, error) = (&last.service_name, &last.status.error);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use shoal_proto::time::{proto_duration, timestamp};
 use shoal_proto::v1::service_mode::Mode;
 use shoal_proto::v1::{
-    ConcurrencyPolicy, GlobalJobMode, ReplicatedJobMode, RestartPolicy, Schedule, ServiceMode,
-    ServiceSpec, TaskState,
+    ConcurrencyPolicy, GlobalJobMode, NodeAvailability, NodeState, ReplicatedJobMode,
+    RestartCondition, RestartPolicy, Schedule, ServiceMode, ServiceSpec, TaskState,
 };
 
 use super::{Memory, WEB, newest, picture, place, reconcile_with};
@@ -223,4 +223,50 @@ fn a_schedule_that_is_suspended_begins_nothing() {
     script.wait(3600);
     script.is("");
     assert_eq!(script.service().job.next_at, None);
+}
+
+#[test]
+fn a_task_whose_node_is_lost_is_not_given_up() {
+    let mut spec = job(1, 1);
+    let mut once = RestartPolicy::default();
+    once.set_condition(RestartCondition::None);
+    spec.task.get_or_insert_default().restart = Some(once);
+    let mut script = Script::new(spec);
+    script.run();
+    let mut lost = node(1);
+    lost.status.set_state(NodeState::Down);
+    script.cluster.put(lost);
+    script.look();
+    assert_eq!(script.service().job.ended_at, None, "{}", script.service().job.message);
+    script.is("1:running/shutdown 1:new");
+}
+
+#[test]
+fn one_that_still_stops_counts_among_those_at_once() {
+    let mut script = Script::new(job(1, 2));
+    script.run();
+    let mut drained = node(1);
+    drained.spec.set_availability(NodeAvailability::Drain);
+    script.cluster.put(drained);
+    script.look();
+    script.is("1:running/shutdown");
+    script.end("web.1", TaskState::Shutdown);
+    script.is("1:shutdown/shutdown 1:new");
+}
+
+#[test]
+fn what_a_node_has_done_is_not_done_again_after_a_drain() {
+    let mode = Some(ServiceMode { mode: Some(Mode::GlobalJob(GlobalJobMode {})) });
+    let mut script = Script::new(ServiceSpec { mode, ..job(1, 1) });
+    let task = (**script.cluster.store.tasks().next().unwrap()).clone();
+    script.cluster.put(placed(task, 1, TaskState::Running));
+    script.end("web.1", TaskState::Complete);
+    for availability in [NodeAvailability::Drain, NodeAvailability::Active] {
+        let mut changed = node(1);
+        changed.spec.set_availability(availability);
+        script.cluster.put(changed);
+        script.look();
+        script.is("1:complete");
+        assert!(script.service().job.ended_at.is_some());
+    }
 }

@@ -90,3 +90,27 @@ fn one_that_finds_no_room_stays() {
     cluster.now += Duration::from_secs(60);
     assert_eq!(moved(&mut cluster, &mut memory), 0);
 }
+
+#[test]
+fn what_was_mended_once_is_mended_again() {
+    let mut cluster = uneven(true, &[2, 0]);
+    let mut memory = Memory::default();
+    for (from, to) in [(1, 2), (2, 1)] {
+        assert_eq!(moved(&mut cluster, &mut memory), 1, "from {from}");
+        let new = cluster.store.tasks().find(|task| task.node.is_none()).expect("one").clone();
+        cluster.put(placed((*new).clone(), to, TaskState::Ready));
+        for _ in 0..3 {
+            reconcile_with(&mut cluster, &mut memory);
+            cluster.agents();
+        }
+        assert_eq!((of(&cluster, 1), of(&cluster, 2)), (1, 1));
+        cluster.now += Duration::from_secs(20);
+        assert_eq!(moved(&mut cluster, &mut memory), 0);
+        // All come to be on the other node.
+        let last =
+            cluster.store.tasks().find(|task| task.is_live() && task.node == Some(node(from).id));
+        let last = (**last.expect("one")).clone();
+        cluster.put(placed(last, to, TaskState::Running));
+        cluster.now += Duration::from_secs(20);
+    }
+}

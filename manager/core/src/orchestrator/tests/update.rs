@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use shoal_proto::time::proto_duration;
 use shoal_proto::v1::{
-    NodeState, TaskState, UpdateConfig, UpdateFailureAction, UpdateOrder, UpdateState,
+    NodeState, RestartCondition, RestartPolicy, TaskState, UpdateConfig, UpdateFailureAction,
+    UpdateOrder, UpdateState,
 };
 use shoal_proto::{ProtoDuration, TaskId};
 
@@ -336,6 +337,66 @@ fn a_node_that_is_lost_is_no_failure_of_the_update() {
     script.cluster.put(lost);
     script.look();
     assert_eq!(script.service().update.state(), UpdateState::Updating, "{}", script.line());
+}
+
+#[test]
+fn a_label_that_changes_meanwhile_is_not_what_an_update_goes_back_to() {
+    let failure_action = UpdateFailureAction::Rollback.into();
+    let mut script = Script::new(2, UpdateConfig { failure_action, ..config() });
+    script.deploy("app:2");
+    let old = script.service();
+    let mut spec = (*old.spec).clone();
+    spec.labels.insert("team".to_owned(), "a".to_owned());
+    let new = script.cluster.with(|_, context| revision::with_spec(&old, spec, "updated", context));
+    script.cluster.put(new);
+    script.look();
+    script.fail("web.1", TaskState::Rejected);
+    script.up();
+    script.wait(5);
+    script.is("1:1 2:1, rolled back (web.1: exit code 1)");
+}
+
+#[test]
+fn a_task_that_is_made_late_has_its_own_time_to_come_to_run() {
+    let deadline = UpdateConfig { progress_deadline: seconds(30), ..config() };
+    let mut script = Script::new(2, deadline);
+    script.fail("web.1", TaskState::Complete);
+    script.is("1:1 new 2:1, none");
+    script.wait(29);
+    script.is("1:1 new 2:1, none");
+
+    // One after the other that ends soon has none.
+    let mut script = Script::new(1, deadline);
+    script.deploy("app:2");
+    for _ in 0..5 {
+        script.up();
+        script.fail("web.1", TaskState::Complete);
+        script.wait(7);
+    }
+    assert_eq!(script.service().update.state(), UpdateState::Paused, "{}", script.line());
+}
+
+#[test]
+fn a_slot_that_gets_no_other_task_has_failed_also_after_the_update_goes_on() {
+    let mut script = Script::new(2, config());
+    let old = script.service();
+    let mut spec = (*old.spec).clone();
+    let task = spec.task.get_or_insert_default();
+    let mut once = RestartPolicy::default();
+    once.set_condition(RestartCondition::None);
+    task.restart = Some(once);
+    let new = script.cluster.with(|_, context| revision::with_spec(&old, spec, "updated", context));
+    script.cluster.put(new);
+    script.look();
+    script.up();
+    script.fail("web.1", TaskState::Failed);
+    script.is("2:1, paused (web.1: exit code 1)");
+    let old = script.service();
+    script.cluster.now += Duration::from_secs(1);
+    let resumed = script.cluster.with(|_, context| revision::resumed(&old, context));
+    script.cluster.put(resumed);
+    script.look();
+    script.is("2:1, paused (web.1: exit code 1)");
 }
 
 #[test]

@@ -143,6 +143,27 @@ fn tasks_of_one_service_stay_together_or_apart() {
 }
 
 #[test]
+fn one_that_takes_over_may_be_where_the_one_before_it_is() {
+    for topology in ["", "node.labels.zone"] {
+        let mut cluster = zoned(&["eu", "us"]);
+        let web = service(1, "web", 2);
+        cluster.put(web.clone());
+        let apart = placement(near("web", topology, true, false));
+        for number in 1..=2 {
+            let mut old = task(number + 10, &web, number as u64);
+            apart(&mut old);
+            cluster.put(placed(old, number, TaskState::Running));
+        }
+        let mut next = pending(task(1, &web, 1));
+        apart(&mut next);
+        next.desired = TaskState::Ready;
+        cluster.put(next);
+        schedule(&mut cluster);
+        assert_eq!(cluster.task(1).node, Some(node(1).id), "{topology:?}");
+    }
+}
+
+#[test]
 fn an_affinity_that_is_not_met_is_told() {
     let mut cluster = with_db(&["eu", "us"]);
     let web = service(1, "web", 1);

@@ -121,3 +121,19 @@ fn who_made_room_does_not_get_it_back_for_its_successor() {
     schedule(&mut cluster);
     assert_eq!(cluster.task(21).node, None);
 }
+
+#[test]
+fn room_that_becomes_free_bit_by_bit_is_kept_together() {
+    let mut cluster = full(&[(11, 1, 0, 2), (12, 1, 0, 2), (13, 2, 9, 4)]);
+    let (web, low) = (service(1, "web", 1), service(2, "low", 9));
+    cluster.put(important(pending(task(1, &web, 1)), 5, 4));
+    schedule(&mut cluster);
+    assert_eq!(stopped(&cluster), [11, 12]);
+    for (ended, next) in [(11, 21), (12, 22)] {
+        cluster.report(shoal_proto::TaskId::from_bits(ended), TaskState::Shutdown);
+        cluster.put(important(pending(task(next, &low, ended as u64)), 0, 2));
+        schedule(&mut cluster);
+        assert_eq!(cluster.task(next).node, None);
+    }
+    assert_eq!(cluster.task(1).node, Some(node(1).id));
+}
