@@ -22,6 +22,9 @@ pub(crate) struct Progress {
     stale: BTreeSet<String>,
     /// Services that were seen in the middle of an update or of a job's run: how that ends is news.
     under_way: BTreeSet<String>,
+    /// Services whose update was paused before, which a change has left so: their tasks tell how they
+    /// are, of whichever spec.
+    halted: BTreeSet<String>,
     stack_gone: bool,
 }
 
@@ -62,6 +65,8 @@ impl Progress {
     /// Services as a change left them: what it began is news, though it be over before the watch
     /// begins.
     pub(crate) fn begun(mut self, services: Vec<Service>) -> Self {
+        let halted = services.iter().filter(|service| is_paused(service));
+        self.halted = halted.map(|service| service.id.clone()).collect();
         services.into_iter().for_each(|service| self.take(Event::Service(service)));
         self
     }
@@ -72,6 +77,9 @@ impl Progress {
                 if self.only.as_ref().is_none_or(|only| only.contains(&service.id)) {
                     if update_state(&service) == UpdateState::Updating || runs(&service) {
                         self.under_way.insert(service.id.clone());
+                    }
+                    if !is_paused(&service) {
+                        self.halted.remove(&service.id);
                     }
                     self.services.insert(service.id.clone(), service);
                 }
@@ -102,11 +110,11 @@ impl Progress {
 
     /// Those of the newest spec, or of a job's last run.
     fn newest(&self, service: &Service) -> impl Iterator<Item = &Task> {
-        let is_job = is_job(service);
+        let (is_job, is_halted) = (is_job(service), self.halted.contains(&service.id));
         let (version, iteration) = (service.spec_version, job(service).iteration);
         self.tasks_of(service).filter(move |task| match is_job {
             true => task.job_iteration == iteration,
-            false => task.spec_version == version,
+            false => task.spec_version == version || is_halted,
         })
     }
 
@@ -182,13 +190,14 @@ impl Progress {
             let is_over = job.ended_at.is_some() && !self.has_failed(service);
             return job.iteration > 0 && (is_over || (up == wanted && wanted > 0));
         }
-        let is_settled = is_settled(service);
+        let is_settled = is_settled(service) || self.halted.contains(&service.id);
         let leftover = self.tasks_of(service).any(|task| {
             let old = (task.spec_version != service.spec_version && !is_settled)
                 || task.desired_state() > TaskState::Running;
             old && !state(task).is_terminal()
         });
-        let is_begun = wanted > 0 || !is_global(service);
+        // With no node that fits, an update is over at once.
+        let is_begun = wanted > 0 || !is_global(service) || is_settled;
         up == wanted && is_begun && !leftover
     }
 
@@ -226,6 +235,7 @@ impl Progress {
             }
         };
         match update_state(service) {
+            _ if self.halted.contains(&service.id) => self.broken(service),
             // What a task's failure means is for the managers to say.
             UpdateState::Updating | UpdateState::RollingBack => Vec::new(),
             UpdateState::Paused => vec![
@@ -251,12 +261,13 @@ impl Progress {
         }
     }
 
-    /// A task was rejected, which another try won't change, or a slot keeps failing.
+    /// A task was rejected, which another try won't change, or a slot keeps failing. When a job has
+    /// tried often enough is for the managers to say, where there is a bound.
     fn broken(&self, service: &Service) -> Vec<String> {
-        if self.is_up(service) {
+        let is_job = is_job(service);
+        if self.is_up(service) || (is_job && is_bounded(service)) {
             return Vec::new();
         }
-        let is_job = is_job(service);
         let fine = |slot| {
             self.newest(service).any(|task| {
                 task.slot == slot
@@ -271,6 +282,8 @@ impl Progress {
             let hopeless = match state(task) {
                 TaskState::Rejected => true,
                 TaskState::Failed => task.failures + 1 >= MAX_FAILURES || !restarts(task),
+                // The managers don't either when it ended well too often.
+                TaskState::Complete => !is_job && is_worn_out(task),
                 _ => false,
             };
             hopeless && !self.stale.contains(&task.id) && !fine(task.slot)
@@ -303,7 +316,9 @@ impl Progress {
             }
             let lines = reasons.into_iter().map(|(reason, slots)| explain(&name, slots, &reason));
             let mut lines: Vec<String> = lines.collect();
-            if lines.is_empty() && is_going(service) {
+            if lines.is_empty() && is_global(service) && self.wanted(service) == 0 {
+                lines.push(format!("{name}: no node fits"));
+            } else if lines.is_empty() && is_going(service) {
                 lines.push(format!(
                     "{name} ({}/{}): {}",
                     self.up(service),
@@ -336,7 +351,20 @@ fn wanted(task: &Task) -> bool {
 
 fn restarts(task: &Task) -> bool {
     let policy = task.spec.as_ref().and_then(|spec| spec.restart).unwrap_or_default();
-    policy.condition() != RestartCondition::None
+    policy.condition() != RestartCondition::None && !is_worn_out(task)
+}
+
+/// It had as many tries as it may have.
+fn is_worn_out(task: &Task) -> bool {
+    let policy = task.spec.as_ref().and_then(|spec| spec.restart).unwrap_or_default();
+    policy.max_attempts > 0 && task.failures >= policy.max_attempts
+}
+
+/// Its tasks are tried only so often.
+fn is_bounded(service: &Service) -> bool {
+    let policy = service.spec.as_ref().and_then(|spec| spec.task.as_ref()?.restart);
+    let policy = policy.unwrap_or_default();
+    policy.condition() == RestartCondition::None || policy.max_attempts > 0
 }
 
 fn error(task: &Task) -> String {
@@ -387,6 +415,10 @@ fn runs(service: &Service) -> bool {
 
 fn update_state(service: &Service) -> UpdateState {
     service.update.as_ref().map_or(UpdateState::None, |update| update.state())
+}
+
+fn is_paused(service: &Service) -> bool {
+    matches!(update_state(service), UpdateState::Paused | UpdateState::RollbackPaused)
 }
 
 /// Its tasks are being replaced.

@@ -8,7 +8,7 @@ use shoal_core::managers;
 use shoal_core::orchestrator::counts;
 use shoal_core::store::{Event, Key, Object, Store, Task};
 use shoal_manager::raft::{Commit, Leadership, Members};
-use shoal_proto::v1::{self, NodeState, PublishMode, TaskState, UpdateState};
+use shoal_proto::v1::{self, NodeAvailability, NodeState, PublishMode, TaskState, UpdateState};
 
 use super::agent::Agent;
 use super::client::Kind;
@@ -215,7 +215,15 @@ pub(super) fn unrest(store: &Store, agents: &BTreeMap<HostId, Agent>) -> Option<
         let tasks: Vec<_> = store.service_tasks(service.id).collect();
         let up =
             |task: &&&std::sync::Arc<Task>| task.is_live() && task.state() == TaskState::Running;
-        let current = tasks.iter().filter(up).filter(|t| t.spec_version == service.spec_version);
+        // A node that is paused keeps its task of a global service, and gets no other.
+        let is_kept = |task: &Task| {
+            let node = task.only_node.and_then(|node| store.node(node));
+            node.is_some_and(|node| node.spec.availability() == NodeAvailability::Pause)
+        };
+        let current = tasks
+            .iter()
+            .filter(up)
+            .filter(|task| task.spec_version == service.spec_version || is_kept(task));
         let (up, current) = (tasks.iter().filter(up).count() as u64, current.count() as u64);
         // What finds no place says why, and keeps what runs.
         let held = tasks
