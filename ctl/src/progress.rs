@@ -283,14 +283,18 @@ impl Progress {
                 TaskState::Rejected => true,
                 TaskState::Failed => task.failures + 1 >= MAX_FAILURES || !restarts(task),
                 // The managers don't either when it ended well too often.
-                TaskState::Complete => !is_job && is_worn_out(task),
+                TaskState::Complete => !is_job && is_to_run_on(task) && is_worn_out(task),
                 _ => false,
             };
             hopeless && !self.stale.contains(&task.id) && !fine(task.slot)
         });
         let mut errors: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for task in failed {
-            errors.entry(error(task)).or_default().push(task.slot);
+            let words = match error(task) {
+                words if words.is_empty() => "ended, and is not started again".to_owned(),
+                words => words,
+            };
+            errors.entry(words).or_default().push(task.slot);
         }
         let name = name(service);
         errors.into_iter().map(|(error, slots)| explain(&name, slots, &error)).collect()
@@ -352,6 +356,12 @@ fn wanted(task: &Task) -> bool {
 fn restarts(task: &Task) -> bool {
     let policy = task.spec.as_ref().and_then(|spec| spec.restart).unwrap_or_default();
     policy.condition() != RestartCondition::None && !is_worn_out(task)
+}
+
+/// That it ends is not what it is for.
+fn is_to_run_on(task: &Task) -> bool {
+    let policy = task.spec.as_ref().and_then(|spec| spec.restart).unwrap_or_default();
+    policy.condition() == RestartCondition::Any
 }
 
 /// It had as many tries as it may have.

@@ -26,8 +26,9 @@ use crate::read::{NOT_LEADER, PATIENCE, no_leader};
 const READS: [&str; 4] = ["Get", "List", "Watch", "Backup"];
 /// What is named like these, and is a change when it makes the key or the token anew.
 const CHANGES: [&str; 2] = ["GetJoinToken", "GetUnlockKey"];
-/// Bytes of a request at the most.
-const MAX_REQUEST: usize = 17 << 20;
+/// Bytes of a request at the most: a stack comes with all of its secrets and configs, and is one entry
+/// of the log.
+pub(crate) const MAX_REQUEST: usize = 17 << 20;
 const RETRY: Duration = Duration::from_millis(50);
 
 /// The service; clones share it.

@@ -21,7 +21,7 @@ use crate::api::{Api, NodeInfo};
 use crate::ca::{ClusterCa, Credentials, NodeCertificate};
 use crate::dispatcher::Dispatcher;
 use crate::founding::Founding;
-use crate::gate::ControlGate;
+use crate::gate::{ControlGate, MAX_REQUEST};
 use crate::join::NodeCa;
 use crate::keys::UnlockKey;
 use crate::leader;
@@ -30,9 +30,6 @@ use crate::peers::Peers;
 use crate::raft::{self, Begin, DataKey, Raft, RaftConfig, RaftError};
 use crate::read::not_leader;
 use crate::transport::{self, RaftService, Sender, manager_identity};
-
-/// A stack comes with all of its secrets and configs.
-const MAX_REQUEST: usize = 64 << 20;
 
 /// What a manager is started with.
 pub struct ManagerConfig {

@@ -3,7 +3,8 @@
 use super::*;
 use shoal_proto::Timestamp;
 use shoal_proto::v1::{
-    GlobalMode, ReplicatedJobMode, Schedule, ServiceMode, ServiceSpec, TaskStatus, UpdateStatus,
+    GlobalMode, ReplicatedJobMode, RestartPolicy, Schedule, ServiceMode, ServiceSpec, TaskSpec,
+    TaskStatus, UpdateStatus,
 };
 
 fn service(spec_version: u64) -> Event {
@@ -113,6 +114,40 @@ fn only_an_update_of_ours_fails_by_being_rolled_back() {
     progress.take(Event::Synced(true));
     let reason = "service app_web was rolled back: exit code 1".to_owned();
     assert_eq!(progress.verdict(), Verdict::Failed(vec![reason]));
+}
+
+#[test]
+fn a_change_that_leaves_an_update_paused_is_judged_by_the_tasks() {
+    let paused = || updated(UpdateState::Paused, "exit code 1");
+    let mut progress = Progress::of(BTreeSet::from(["s".to_owned()])).begun(vec![paused()]);
+    progress.take(Event::Service(paused()));
+    progress.take(Event::Synced(true));
+    assert_eq!(progress.verdict(), Verdict::Waiting);
+    progress.take(task("a", 1, TaskState::Running, "", 0));
+    assert_eq!(progress.verdict(), Verdict::Done);
+    // One that is paused again later is news.
+    progress.take(Event::Service(updated(UpdateState::Updating, "")));
+    progress.take(Event::Service(paused()));
+    assert!(matches!(progress.verdict(), Verdict::Failed(_)));
+}
+
+fn bounded(event: Event, max_attempts: u32) -> Event {
+    let Event::Task(task) = event else { unreachable!() };
+    let restart = Some(RestartPolicy { max_attempts, ..RestartPolicy::default() });
+    let spec = TaskSpec { restart, ..TaskSpec::default() };
+    Event::Task(Task { spec: Some(spec), ..task })
+}
+
+#[test]
+fn what_had_its_tries_is_not_waited_for() {
+    use TaskState::{Complete, Failed};
+    let failed = |failures| bounded(task("a", 1, Failed, "exit code 1", failures), 1);
+    assert_eq!(verdict(vec![service(1), failed(0)]), Verdict::Waiting);
+    let reason = "app_web.1: exit code 1".to_owned();
+    assert_eq!(verdict(vec![service(1), failed(1)]), Verdict::Failed(vec![reason]));
+    let ended = bounded(task("a", 1, Complete, "", 1), 1);
+    let reason = "app_web.1: ended, and is not started again".to_owned();
+    assert_eq!(verdict(vec![service(1), ended]), Verdict::Failed(vec![reason]));
 }
 
 fn of_mode(mode: Mode, job: Option<JobStatus>, cron: Option<&str>) -> Event {

@@ -53,16 +53,16 @@ impl Api {
         request: RollbackServiceRequest,
     ) -> Result<RollbackServiceResponse, Status> {
         let RollbackServiceRequest { service: name, revision } = request;
-        let ((id, revision, renewed), store) = self
+        let ((id, revision, renewed, unchanged), store) = self
             .change(|store, context, changes| {
                 let service = lookup::service(store, &name).map_err(not_found)?;
                 let (revision, renewed) =
                     deploy::roll_back_service(store, service, revision, context, changes)
                         .map_err(not_deployed)?;
-                Ok((service.id, revision, renewed))
+                Ok((service.id, revision, renewed, changes.is_empty()))
             })
             .await?;
         let service = store.service(id).map(|service| view::brief(service));
-        Ok(RollbackServiceResponse { service, revision, renewed })
+        Ok(RollbackServiceResponse { service, revision, renewed, unchanged })
     }
 }

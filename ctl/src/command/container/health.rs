@@ -32,7 +32,13 @@ pub(in crate::command) struct Health {
     #[arg(long, value_name = "TIMES")]
     health_retries: Option<u32>,
     /// No health check, though the image has one
-    #[arg(long)]
+    #[arg(
+        long,
+        conflicts_with_all = [
+            "health_cmd", "health_interval", "health_timeout", "health_start_period",
+            "health_start_interval", "health_retries",
+        ]
+    )]
     no_healthcheck: bool,
 }
 

@@ -67,6 +67,15 @@ fn name(text: &str) -> Result<String, String> {
 
 /// `type=bind,source=/host,target=/in,readonly`
 pub(in crate::command) fn mount(text: &str) -> Result<Mount, String> {
+    let mut mount = of_task(text)?;
+    if mount.r#type() == MountType::Volume {
+        mount.source = name(&mount.source)?;
+    }
+    Ok(mount)
+}
+
+/// The same where a volume's name may have placeholders.
+pub(in crate::command) fn of_task(text: &str) -> Result<Mount, String> {
     let mut mount = Mount::default();
     let mut kind = MountType::Volume;
     for part in text.split(',') {
@@ -109,6 +118,7 @@ pub(in crate::command) fn mount(text: &str) -> Result<Mount, String> {
             mount.source = absolute(&mount.source)?;
             Ok(mount)
         }
+        MountType::Volume if mount.source.contains("{{") => Ok(mount),
         MountType::Volume => {
             mount.source = name(&mount.source)?;
             Ok(mount)

@@ -19,7 +19,7 @@ use clap::{Args, ValueEnum};
 use shoal_proto::v1::service_mode::Mode;
 use shoal_proto::v1::{EndpointMode, NetworkAttachmentSpec, ServiceSpec};
 
-pub(super) use container::same_variable;
+pub(super) use container::{host, same_variable};
 pub(super) use words::Words;
 
 use super::mode;

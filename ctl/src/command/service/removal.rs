@@ -5,7 +5,7 @@ use shoal_proto::v1::{PayloadKind, Platform, ServiceSpec};
 
 use super::options::placement::{platform, spread};
 use super::options::port::Target;
-use super::options::{Networks, edit, same_variable};
+use super::options::{Networks, edit, host, same_variable};
 use crate::output;
 
 /// What is to go, by name.
@@ -141,8 +141,12 @@ impl Removals {
             }
         }
         for line in &self.host_rm {
-            let name = line.split([':', '=']).next().unwrap_or_default();
-            take(&mut container.extra_hosts, "host-rm", line, |own| same_variable(own, name));
+            // With an address it is that line alone.
+            let whole = host(line).ok();
+            take(&mut container.extra_hosts, "host-rm", line, |own| match &whole {
+                Some(whole) => own == whole,
+                None => same_variable(own, line),
+            });
         }
         for group in &self.group_rm {
             take(&mut container.group_add, "group-rm", group, |own| own == group);
@@ -179,7 +183,7 @@ mod tests {
         };
         let container = ContainerSpec {
             env: vec!["A=1".to_owned(), "AB=2".to_owned()],
-            extra_hosts: vec!["db=10.0.0.1".to_owned()],
+            extra_hosts: ["db=10.0.0.1", "db=10.0.0.2", "web=::1"].map(str::to_owned).into(),
             ..ContainerSpec::default()
         };
         let port = |target| PortSpec { target_port: target, ..PortSpec::default() };
@@ -192,7 +196,8 @@ mod tests {
             }),
             ..ServiceSpec::default()
         };
-        let words = "ctl --env-rm A --publish-rm 80 --network-rm front --host-rm db:10.0.0.1";
+        let words =
+            "ctl --env-rm A --publish-rm 80 --network-rm front --host-rm db:10.0.0.1 --host-rm web";
         let line = Line::try_parse_from(words.split_whitespace()).unwrap();
         let networks = Networks::from([("front".to_owned(), "id1".to_owned())]);
         line.removals.apply(&mut spec, &networks);
@@ -201,7 +206,7 @@ mod tests {
         assert_eq!(task.placement, None);
         let container = task.container.unwrap();
         assert_eq!(container.env, ["AB=2"]);
-        assert!(container.extra_hosts.is_empty());
+        assert_eq!(container.extra_hosts, ["db=10.0.0.2"]);
         assert_eq!(spec.ports, [port(81)]);
     }
 }

@@ -48,6 +48,9 @@ pub(super) async fn go_back(
             answer.revision
         ));
     }
-    output::line(format!("{service} goes back to revision {}", answer.revision))?;
+    output::line(match answer.unchanged {
+        true => format!("{service} is as it was at revision {} already", answer.revision),
+        false => format!("{service} goes back to revision {}", answer.revision),
+    })?;
     wait.for_service(client, changed, MONITOR).await
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use shoal_compose::{LoadOptions, PayloadFile, SourceFile, dotenv};
 use shoal_proto::duration;
-use shoal_proto::v1::{DeployStackRequest, StackSpec, WatchRequest};
+use shoal_proto::v1::{DeployStackRequest, Service, StackSpec, WatchRequest};
 
 use crate::client::Client;
 use crate::follow::{Goal, Patience, follow};
@@ -194,16 +194,14 @@ pub(super) async fn run(
     if args.detach {
         return Ok(ExitCode::SUCCESS);
     }
-    let services: BTreeSet<String> = deployed
-        .services
-        .iter()
-        .filter(|service| !service.removing)
-        .map(|service| service.id.clone())
-        .collect();
+    let services: Vec<Service> =
+        deployed.services.into_iter().filter(|service| !service.removing).collect();
+    let ids: BTreeSet<String> = services.iter().map(|service| service.id.clone()).collect();
+    let progress = Progress::of(ids).begun(services);
     let request = WatchRequest { stack: name, ..WatchRequest::default() };
     let timeout = (!args.timeout.is_zero()).then_some(args.timeout);
     let patience = Patience { timeout, monitor: args.monitor };
-    follow(client, request, Progress::of(services), Goal::Up, patience).await
+    follow(client, request, progress, Goal::Up, patience).await
 }
 
 #[cfg(test)]

@@ -87,8 +87,8 @@ pub(super) struct Container {
     ulimit: Vec<Ulimit>,
 }
 
-/// As for a single container, but that a path is one of the nodes', and that a volume may be
-/// movable.
+/// As for a single container, but that a path is one of the nodes', that a volume's name may have
+/// placeholders, and that it may be movable.
 fn mounted(text: &str) -> Result<Mount, String> {
     let mut movable = false;
     let mut rest = Vec::new();
@@ -106,12 +106,12 @@ fn mounted(text: &str) -> Result<Mount, String> {
     if rest.contains(&"type=bind") && source.is_some_and(|source| !source.starts_with('/')) {
         return Err("source= is a path on the nodes; it begins with a /".to_owned());
     }
-    let mount = mount::mount(&rest.join(","))?;
+    let mount = mount::of_task(&rest.join(","))?;
     Ok(Mount { movable, ..mount })
 }
 
 /// A line as the API has it: `NAME=ADDRESS`.
-fn host(text: &str) -> Result<String, String> {
+pub(in crate::command::service) fn host(text: &str) -> Result<String, String> {
     if text.contains("://") {
         return Err(
             "here, --host is a line of /etc/hosts: NAME:ADDRESS; name the agent's socket with \
