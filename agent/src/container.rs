@@ -11,5 +11,5 @@ pub(crate) mod signal;
 mod users;
 
 pub(crate) use mounts::clean;
-pub(crate) use request::{Place, Wanted, build, check, limit};
+pub(crate) use request::{Place, Wanted, build, check, limit, renew_files};
 pub(crate) use users::Users;

@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::container::Users;
 use crate::identity::Identity;
 use crate::membership::{self, Found, Keeper, Membership, NodeFolder};
-use crate::node::{Fabric, Lease, Node, Payloads, Reports, Shared, StatusStore, Volumes};
+use crate::node::{Fabric, Lease, Node, Payloads, Reports, Shared, StatusStore, Uplink, Volumes};
 use crate::seat::{Seat, Setup};
 use crate::session::{self, Managers};
 use crate::single::Singles;
@@ -80,6 +80,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     collect_garbage(&node, &ids.collect()).await;
     tasks.resume().await;
     singles.resume().await;
+    tokio::spawn(singles.clone().keep_told());
 
     let part = async {
         let membership = unlocked(&config, &identity, &address, &seat, &mut attempted).await?;
@@ -230,6 +231,8 @@ async fn open_node(config: &Config, identity: &Identity, address: &str) -> anyho
         reports: Reports::default(),
         lease: Lease::default(),
         statuses,
+        uplink: Uplink::default(),
+        told: watch::Sender::default(),
     }))
 }
 

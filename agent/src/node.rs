@@ -5,6 +5,7 @@ mod lease;
 mod payload;
 mod reports;
 mod status;
+mod uplink;
 mod volume;
 
 use std::collections::BTreeMap;
@@ -17,14 +18,17 @@ use shoal_network::Engine;
 use shoal_proto::NodeId;
 use shoal_proto::v1::GenericResource;
 use shoal_runtime::Runtime;
+use tokio::sync::watch;
 
 use crate::container::Users;
+use crate::task::Told;
 
 pub(crate) use fabric::{Fabric, Local};
 pub(crate) use lease::Lease;
 pub(crate) use payload::Payloads;
 pub(crate) use reports::Reports;
 pub(crate) use status::StatusStore;
+pub(crate) use uplink::Uplink;
 pub(crate) use volume::Volumes;
 
 /// A handle; clones share it.
@@ -54,6 +58,9 @@ pub(crate) struct Shared {
     pub(crate) reports: Reports,
     pub(crate) lease: Lease,
     pub(crate) statuses: StatusStore,
+    pub(crate) uplink: Uplink,
+    /// Once it is in force.
+    pub(crate) told: watch::Sender<Told>,
 }
 
 impl Node {

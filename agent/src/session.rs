@@ -237,6 +237,7 @@ async fn hold(
         }
     };
     node.reports.resend_all();
+    let _uplink = node.uplink.open(channel.clone());
     let mut logs = logs::Publishers::new(node.clone(), channel);
     let mut heartbeat = tokio::time::interval(HEARTBEAT);
     heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

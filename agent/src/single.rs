@@ -6,12 +6,13 @@ mod create;
 mod keep;
 mod name;
 mod network;
+mod place;
 mod remove;
 mod start;
 mod stop;
 mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub(crate) use network::shown_ports;
+pub(crate) use place::Attached;
 use store::Store;
 
 use crate::node::Node;
@@ -51,6 +53,10 @@ struct Shared {
     list: Mutex<BTreeMap<String, Arc<Single>>>,
     /// One at a time makes, renames or removes: names are unique.
     naming: tokio::sync::Mutex<()>,
+    /// Ids of those that are being made: the managers may know them already.
+    being_made: Mutex<BTreeSet<String>>,
+    /// What the managers are to know has changed.
+    placing: tokio::sync::Notify,
 }
 
 /// One of them.
@@ -134,6 +140,8 @@ impl Singles {
             store,
             list: Mutex::new(list.collect()),
             naming: tokio::sync::Mutex::default(),
+            being_made: Mutex::default(),
+            placing: tokio::sync::Notify::new(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -15,8 +15,7 @@ use shoal_proto::v1::{Assignments, Task, TaskState};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub(crate) use assigned::Assigned;
-pub(crate) use assigned::{outer_address, port};
+pub(crate) use assigned::{Assigned, Told, outer_address, port};
 pub(crate) use cleanup::{collect_garbage, forget_files, release_run};
 pub(crate) use given::fill_in;
 
@@ -102,6 +101,12 @@ impl Tasks {
             }
             Err(error) => tracing::error!(%error, "the network is not as it should be"),
         }
+        self.node.told.send_if_modified(|told| {
+            let now = self.assigned.told(&self.node.id.to_string());
+            let differs = *told != now;
+            *told = now;
+            differs
+        });
         let gone: Vec<String> = self
             .workers
             .keys()

@@ -32,7 +32,9 @@ pub(crate) async fn commit<T, E: From<ProposeError>>(
         }
         match raft.propose(changes.into_vec()).await {
             Ok(Commit { store, .. }) => return Ok((decided, store)),
-            Err(ProposeError::Conflict(Conflict::Stale { .. })) if tries < MAX_TRIES => {
+            Err(ProposeError::Conflict(Conflict::Stale { .. } | Conflict::AddressTaken { .. }))
+                if tries < MAX_TRIES =>
+            {
                 tries += 1;
                 store = raft.store();
             }

@@ -8,16 +8,19 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use shoal_core::container::{self, PlaceError, Placement};
 use shoal_core::context::Context;
 use shoal_core::liveness::{Liveness, Turn};
+use shoal_core::lookup::LookupError;
 use shoal_core::node::{self, Arrival};
 use shoal_core::settings::Settings;
 use shoal_core::store::{Changes, Store};
 use shoal_proto::NodeId;
 use shoal_proto::v1::dispatcher_server;
 use shoal_proto::v1::{
-    AgentMessage, Hello, Inventory, ManagerMessage, NodeState, PublishLogsRequest,
-    PublishLogsResponse, Redirect, agent_message, manager_message,
+    AgentMessage, Hello, Inventory, ManagerMessage, NodeState, PlaceContainerRequest,
+    PlaceContainerResponse, PublishLogsRequest, PublishLogsResponse, Redirect, agent_message,
+    manager_message,
 };
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
@@ -158,6 +161,42 @@ impl dispatcher_server::Dispatcher for Dispatcher {
         }
         drop(subscription);
         Ok(Response::new(PublishLogsResponse {}))
+    }
+
+    async fn place_container(
+        &self,
+        request: Request<PlaceContainerRequest>,
+    ) -> Result<Response<PlaceContainerResponse>, Status> {
+        let node = self.shared.peers.identify(&request)?.node;
+        if !self.shared.raft.is_leader() {
+            return Err(Status::unavailable("this manager does not lead"));
+        }
+        let PlaceContainerRequest { container_id, names, networks, running } = request.into_inner();
+        let id = container_id
+            .parse()
+            .map_err(|error: shoal_proto::IdError| Status::invalid_argument(error.to_string()))?;
+        let wanted = Placement { node, id, names, networks, running };
+        let store = self.shared.raft.store();
+        let (placed, _) = change::commit(&self.shared.raft, store, |store, context, changes| {
+            container::place(store, &wanted, context, changes).map_err(not_placed)
+        })
+        .await?;
+        let networks = placed.iter().map(Into::into).collect();
+        Ok(Response::new(PlaceContainerResponse { networks }))
+    }
+}
+
+fn not_placed(error: PlaceError) -> Status {
+    let message = error.to_string();
+    match error {
+        PlaceError::Lookup(LookupError::Missing { .. }) => Status::not_found(message),
+        PlaceError::Lookup(LookupError::Ambiguous { .. }) | PlaceError::Twice { .. } => {
+            Status::invalid_argument(message)
+        }
+        PlaceError::Foreign { .. } => Status::permission_denied(message),
+        PlaceError::NotAttachable { .. } | PlaceError::Address { .. } => {
+            Status::failed_precondition(message)
+        }
     }
 }
 

@@ -95,6 +95,8 @@ ids! {
     StackId
     /// Names a version of a secret or config.
     PayloadId
+    /// Names a single container of a node.
+    ContainerId
 }
 
 #[cfg(test)]

@@ -25,5 +25,5 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 pub const PROTOCOL: u32 = 1;
 
 pub use bytesize::ByteSize;
-pub use id::{IdError, NetworkId, NodeId, PayloadId, ServiceId, StackId, TaskId};
+pub use id::{ContainerId, IdError, NetworkId, NodeId, PayloadId, ServiceId, StackId, TaskId};
 pub use pbjson_types::{Duration as ProtoDuration, Timestamp};

@@ -159,3 +159,68 @@ fn a_published_port_is_on_every_node_and_shows_who_calls() {
     }
     agent.must(&["stack", "rm", "web"]);
 }
+
+#[test]
+fn single_containers_reach_each_other_and_services_across_hosts() {
+    let _turn = turn();
+    if skip() {
+        return;
+    }
+    let mut cluster = Managers::start(1, 2);
+    let manager = &cluster.managers[0];
+    manager.must(&["network", "create", "app"]);
+    let quick = ["--stop-grace-period", "0s", "--network", "app", "--detach"];
+    manager.must(
+        &[&["service", "create", "--name", "web"], &quick[..], &["busybox", "sleep", "1000"]]
+            .concat(),
+    );
+    for (agent, name) in agents(&cluster).into_iter().zip(["m1", "w1", "w2"]) {
+        let run = ["run", "-d", "--name", name, "--network", "app", "--network-alias", "all"];
+        agent.must(&[&run[..], &["busybox", "sleep", "1000"]].concat());
+    }
+    let addresses = |agent: &Agent, from: &str, name: &str| -> Vec<String> {
+        let output = agent.ctl(&["exec", from, "nslookup", name]).stdout;
+        let answer = output.split("Name:").skip(1).collect::<String>();
+        let lines = answer.lines().filter_map(|line| line.strip_prefix("Address"));
+        lines.filter_map(|line| Some(line.split_whitespace().last()?.to_owned())).collect()
+    };
+    let check = |cluster: &Managers, what: &str| {
+        for (agent, own) in agents(cluster).into_iter().zip(["m1", "w1", "w2"]) {
+            for other in ["m1", "w1", "w2", "web"] {
+                let look = || addresses(agent, own, other);
+                let found = until("the name is there", look, |found| found.len() == 1);
+                if other != "web" {
+                    let ping = agent.ctl(&["exec", own, "ping", "-c", "1", "-W", "2", &found[0]]);
+                    assert_eq!(ping.code, 0, "{what}: {own} pings {other}");
+                }
+            }
+            let all = || addresses(agent, own, "all").len();
+            until("the alias is everybody's", all, |count| *count == 3);
+        }
+    };
+    check(&cluster, "at first");
+    cluster.workers[0].end("-9");
+    cluster.workers[0].restart_worker();
+    check(&cluster, "with an agent that has started anew");
+    // One that stops is no answer any more, on no node.
+    cluster.workers[1].must(&["stop", "-t", "0", "w2"]);
+    let gone = || addresses(&cluster.managers[0], "m1", "w2").len();
+    until("its name is gone", gone, |count| *count == 0);
+    cluster.workers[1].must(&["start", "w2"]);
+    check(&cluster, "after it has started again");
+    // Removed while its node is cut off: the address is free once it is back.
+    cluster.switch.plug(3, false);
+    cluster.workers[1].must(&["rm", "-f", "w2"]);
+    let refused = cluster.workers[1].ctl(&["create", "--network", "app", "busybox"]);
+    assert!(refused.stderr.contains("the managers give no place"), "{refused:#?}");
+    cluster.switch.plug(3, true);
+    let manager = &cluster.managers[0];
+    let held = || manager.must(&["network", "inspect", "app"]);
+    until("its address is free", held, |text| !text.contains("container w2"));
+    manager.must(&["service", "rm", "web"]);
+    for (agent, name) in agents(&cluster).into_iter().zip(["m1", "w1"]) {
+        agent.must(&["rm", "-f", name]);
+    }
+    let remove = || manager.ctl(&["network", "rm", "app"]).code;
+    until("the network is unused", remove, |code| *code == 0);
+}

@@ -1,4 +1,5 @@
-//! Networks on one host: made and removed by command, and rules that somebody else takes away.
+//! Networks on one host: made and removed by command, single containers on them, and rules that somebody
+//! else takes away.
 
 #![allow(clippy::unwrap_used)]
 
@@ -39,6 +40,94 @@ fn networks_are_made_looked_at_and_removed() {
     assert_eq!(agent.must(&["network", "prune"]).trim(), "spare");
     agent.must(&["service", "rm", "db"]);
     until("it is free", || agent.ctl(&["network", "rm", "back"]).code, |code| *code == 0);
+}
+
+#[test]
+fn single_containers_are_on_networks_and_come_and_go() {
+    let _turn = turn();
+    if skip() {
+        return;
+    }
+    let mut agent = Agent::start();
+    agent.import_busybox();
+    agent.must(&["network", "create", "app"]);
+    agent.must(&["network", "create", "--subnet", "10.44.0.0/24", "back"]);
+    agent.must(&["network", "create", "--attachable=false", "services"]);
+    let run = |agent: &Agent, args: &[&str]| {
+        agent.must(&[&["run", "-d"], args, &["busybox", "sleep", "1000"]].concat());
+    };
+    run(&agent, &["--name", "a", "--network", "app", "--network-alias", "first"]);
+    let both = "name=back,ip=10.44.0.9,mac-address=02:42:00:00:00:09,alias=db";
+    run(&agent, &["--name", "b", "--network", "app", "--network", both]);
+    run(&agent, &["--name", "c"]);
+    let looks_up = |agent: &Agent, from: &str, name: &str| {
+        let output = agent.ctl(&["exec", from, "nslookup", name]);
+        let address = output.stdout.lines().filter(|line| line.starts_with("Address")).nth(1);
+        let address = address.and_then(|line| line.split_whitespace().last()).map(str::to_owned);
+        address.filter(|_| output.code == 0)
+    };
+    let reaches = |agent: &Agent, from: &str, to: &str| {
+        agent.ctl(&["exec", from, "ping", "-c", "1", "-W", "1", to]).code == 0
+    };
+    let address = |agent: &Agent, name: &str, place: usize| {
+        let shown: Value = serde_json::from_str(&agent.must(&["inspect", name])).unwrap();
+        let network = shown[0]["networks"][place].clone();
+        network["address"].as_str().map(|text| text.split('/').next().unwrap().to_owned())
+    };
+    let a = address(&agent, "a", 0).unwrap();
+    assert_eq!(looks_up(&agent, "b", "first"), Some(a.clone()), "by its alias");
+    assert_eq!(looks_up(&agent, "b", "a"), Some(a.clone()), "by its name");
+    assert!(reaches(&agent, "b", &a));
+    assert_eq!(looks_up(&agent, "a", "db"), None, "of another network");
+    assert!(!reaches(&agent, "a", "10.44.0.9") && !reaches(&agent, "c", "10.44.0.9"));
+    let links = agent.must(&["exec", "b", "ip", "addr", "show", "eth1"]);
+    assert!(links.contains("02:42:00:00:00:09") && links.contains("10.44.0.9/24"), "{links}");
+
+    // While it runs.
+    agent.must(&["network", "connect", "--alias", "see", "--ip", "10.44.0.44", "back", "c"]);
+    assert!(reaches(&agent, "c", "10.44.0.9"));
+    assert_eq!(looks_up(&agent, "b", "see").as_deref(), Some("10.44.0.44"));
+    agent.must(&["network", "disconnect", "bridge", "c"]);
+    assert_eq!(looks_up(&agent, "c", "db").as_deref(), Some("10.44.0.9"), "asks another server");
+    assert!(agent.must(&["exec", "c", "ip", "route"]).contains("default via 10.44.0.1 dev eth1"));
+    agent.must(&["network", "disconnect", "back", "c"]);
+    assert!(!agent.must(&["exec", "c", "ip", "addr"]).contains("eth"));
+    agent.must(&["network", "connect", "bridge", "c"]);
+    assert!(agent.must(&["exec", "c", "ip", "route"]).contains("default via"));
+
+    for (args, words) in [
+        (vec!["network", "disconnect", "back", "c"], "container c is not on network back"),
+        (vec!["network", "connect", "app", "a"], "is on network app already"),
+        (vec!["network", "connect", "nothing", "a"], "no such network: nothing"),
+        (vec!["network", "connect", "services", "a"], "takes no single containers"),
+        (vec!["network", "connect", "--ip", "10.44.0.9", "back", "a"], "is held by container b"),
+        (vec!["network", "connect", "--ip", "10.45.0.9", "back", "a"], "is not in network back"),
+        (vec!["network", "connect", "--mac-address", "1:2", "back", "a"], "no hardware address"),
+        (vec!["network", "rm", "back"], "is used by container b on node"),
+        (vec!["create", "--network", "nothing", "busybox"], "no such network: nothing"),
+        (vec!["create", "--network", "host", "--network", "app", "busybox"], "exclude each other"),
+    ] {
+        let refused = agent.ctl(&args);
+        assert!(refused.code != 0 && refused.stderr.contains(words), "{args:?}: {refused:#?}");
+    }
+    assert!(reaches(&agent, "b", &a), "what was refused has changed nothing");
+
+    // Its address stays its own; its name is gone while it does not run.
+    agent.must(&["stop", "-t", "0", "a"]);
+    assert_eq!(looks_up(&agent, "b", "a"), None);
+    agent.must(&["start", "a"]);
+    assert_eq!(looks_up(&agent, "b", "a"), Some(a.clone()));
+    agent.must(&["rename", "a", "renamed"]);
+    assert_eq!(looks_up(&agent, "b", "renamed"), Some(a.clone()));
+    agent.end("-9");
+    agent.restart();
+    assert!(reaches(&agent, "b", &a) && looks_up(&agent, "b", "renamed") == Some(a.clone()));
+    agent.must(&["network", "connect", "back", "renamed"]);
+    assert!(reaches(&agent, "renamed", "10.44.0.9"), "an agent that has begun anew adds to it");
+    agent.must(&["rm", "-f", "renamed", "b", "c"]);
+    let prune = || agent.must(&["network", "prune"]);
+    until("nobody has an address", prune, |names| names.contains("back") || names.is_empty());
+    assert_eq!(agent.must(&["network", "ls", "-q"]), "");
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub struct Desired {
     pub services: Vec<Service>,
     /// Containers on this node.
     pub containers: Vec<Container>,
+    /// Containers on other nodes that have names of their own.
+    pub elsewhere: Vec<Container>,
     /// The other nodes; none where this one is alone.
     pub overlay: Option<Overlay>,
 }
@@ -78,6 +80,16 @@ pub struct Endpoint {
     pub local: bool,
     /// Its address on each network.
     pub addresses: BTreeMap<NetworkId, Ipv4Addr>,
+    /// The network that its container answers strangers by; none: the only one.
+    pub way_out: Option<NetworkId>,
+}
+
+impl Endpoint {
+    /// Where published ports lead to: a reply with another address would go the wrong way.
+    fn outward(&self) -> Option<Ipv4Addr> {
+        let way_out = self.way_out.as_ref().and_then(|network| self.addresses.get(network));
+        way_out.or_else(|| self.addresses.values().next()).copied()
+    }
 }
 
 /// A transport protocol.
@@ -132,14 +144,16 @@ pub struct Attachment {
     pub network: NetworkId,
     /// Its address there.
     pub address: Ipv4Addr,
+    /// Further names there.
+    pub aliases: Vec<String>,
 }
 
-/// A container on this node.
+/// A container with its places on networks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
     /// Its id.
     pub id: String,
-    /// What it is called, for DNS.
+    /// What it is called on all of its networks, for DNS.
     pub names: Vec<String>,
     /// Its addresses.
     pub attachments: Vec<Attachment>,
@@ -159,6 +173,7 @@ impl Desired {
             service.ports.sort_by_key(place);
             service.endpoints.sort_by(|a, b| (a.slot, &a.task).cmp(&(b.slot, &b.task)));
         }
+        sorted.elsewhere.sort_by(|a, b| a.id.cmp(&b.id));
         for container in &mut sorted.containers {
             container.attachments.sort_by(|a, b| a.network.cmp(&b.network));
         }
@@ -175,6 +190,6 @@ impl Service {
             .endpoints
             .iter()
             .filter(|endpoint| endpoint.local || (port.mode == PortMode::Ingress && !has_local));
-        reachable.filter_map(|endpoint| endpoint.addresses.values().next().copied()).collect()
+        reachable.filter_map(Endpoint::outward).collect()
     }
 }

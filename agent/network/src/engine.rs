@@ -21,8 +21,9 @@ use crate::link::{self, Interface};
 use crate::name::Names;
 use crate::overlay::{OVERHEAD, Overlay};
 use crate::proxy::Proxy;
+use crate::record::{self, Recorded};
 use crate::ruleset::Rules;
-use crate::{nft, ruleset, sysctl};
+use crate::{name, nft, ruleset, sysctl};
 
 /// What an engine works with.
 #[derive(Debug, Clone)]
@@ -44,6 +45,8 @@ pub struct AttachRequest {
     pub address: Ipv4Addr,
     /// The largest packets; none: the kernel's default.
     pub mtu: Option<u32>,
+    /// Its hardware address; none: made of the address.
+    pub mac: Option<[u8; 6]>,
 }
 
 /// What of a desired state could not be brought about while the rest was.
@@ -82,6 +85,15 @@ struct Applied {
     dns: Dns,
     overlay: Overlay,
     seal: Seal,
+}
+
+/// How a container's interfaces change.
+struct Plan {
+    gone: Vec<Recorded>,
+    kept: Vec<Recorded>,
+    new: Vec<Recorded>,
+    /// All that there are to be.
+    interfaces: Vec<Interface>,
 }
 
 impl Engine {
@@ -257,11 +269,12 @@ impl Engine {
         self.shared.proxy.lock().await.release(owner);
     }
 
-    /// Gives a container its interfaces: `eth0` and so on in the order of the requests, and the
-    /// default route by the first network that has a way out.
+    /// Gives a container these interfaces and no others: `eth0` and so on in the order of the
+    /// requests, and the default route by the first network that has a way out. What it has already
+    /// stays as it is.
     ///
     /// # Errors
-    /// The kernel refuses; the container has none of the interfaces then.
+    /// The kernel refuses; the container has none of the new interfaces then.
     pub async fn attach(
         &self,
         container: &str,
@@ -270,41 +283,79 @@ impl Engine {
     ) -> Result<(), NetworkError> {
         self.settle(container).await;
         let namespace: OwnedFd = fs::File::open(netns).map_err(NetworkError::io(netns))?.into();
-        let way_out = requests.iter().position(|request| !request.network.internal);
-        let interfaces: Vec<Interface> = requests
-            .iter()
-            .enumerate()
-            .map(|(number, request)| Interface {
-                inner: format!("eth{number}"),
-                outer: self.shared.names.veth(container, &request.network.id),
-                address: request.address,
-                prefix_length: request.network.subnet.prefix_len(),
-                default_via: (way_out == Some(number)).then_some(request.network.gateway),
-                mtu: request.mtu,
-            })
-            .collect();
-        let record: Vec<&str> = interfaces.iter().map(|one| one.outer.as_str()).collect();
         let path = self.record(container);
-        fs::write(&path, record.join("\n")).map_err(NetworkError::io(&path))?;
-        let attached = self.attach_all(namespace, &interfaces).await;
-        if attached.is_err() {
-            if let Err(error) = self.detach(container).await {
-                tracing::warn!(container.id = container, %error, "left over from a failed attach");
+        let before = match fs::read_to_string(&path) {
+            Ok(text) => record::parse(&text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(source) => return Err(NetworkError::Io { path, source }),
+        };
+        let plan = self.plan(container, &before, requests);
+        let all = [plan.gone.as_slice(), plan.kept.as_slice(), plan.new.as_slice()].concat();
+        // Before they are there: an agent that starts anew finds what this one has made.
+        fs::write(&path, record::text(&all)).map_err(NetworkError::io(&path))?;
+        let attached = self.attach_all(namespace, &plan).await;
+        match &attached {
+            Ok(()) => {
+                let stays = [plan.kept.as_slice(), plan.new.as_slice()].concat();
+                fs::write(&path, record::text(&stays)).map_err(NetworkError::io(&path))?;
             }
-            self.settle(container).await;
+            Err(_) if before.is_empty() => {
+                if let Err(error) = self.detach(container).await {
+                    tracing::warn!(container.id = container, %error, "left over from a failed attach");
+                }
+                self.settle(container).await;
+            }
+            Err(_) => {
+                for made in &plan.new {
+                    link::delete(&self.shared.netlink, &made.outer).await?;
+                }
+                let stays = [plan.gone.as_slice(), plan.kept.as_slice()].concat();
+                fs::write(&path, record::text(&stays)).map_err(NetworkError::io(&path))?;
+            }
         }
         attached
     }
 
-    async fn attach_all(
-        &self,
-        namespace: OwnedFd,
-        interfaces: &[Interface],
-    ) -> Result<(), NetworkError> {
-        for interface in interfaces {
+    fn plan(&self, container: &str, before: &[Recorded], requests: &[AttachRequest]) -> Plan {
+        let wanted = |one: &Recorded| requests.iter().any(|r| r.network.id == one.network);
+        let (kept, gone): (Vec<Recorded>, Vec<Recorded>) = before.iter().cloned().partition(wanted);
+        let way_out = requests.iter().position(|request| !request.network.internal);
+        let mut plan = Plan { gone, kept, new: Vec::new(), interfaces: Vec::new() };
+        for (number, request) in requests.iter().enumerate() {
+            let network = &request.network;
+            let known = plan.kept.iter().find(|one| one.network == network.id).cloned();
+            let own = known.unwrap_or_else(|| {
+                let made = Recorded {
+                    outer: self.shared.names.veth(container, &network.id),
+                    inner: record::free_name(plan.kept.iter().chain(&plan.new)),
+                    network: network.id.clone(),
+                };
+                plan.new.push(made.clone());
+                made
+            });
+            plan.interfaces.push(Interface {
+                inner: own.inner,
+                outer: own.outer,
+                address: request.address,
+                prefix_length: network.subnet.prefix_len(),
+                default_via: (way_out == Some(number)).then_some(network.gateway),
+                mtu: request.mtu,
+                mac: request.mac.unwrap_or_else(|| name::hardware_address(request.address)),
+            });
+        }
+        plan
+    }
+
+    async fn attach_all(&self, namespace: OwnedFd, plan: &Plan) -> Result<(), NetworkError> {
+        let is_new =
+            |interface: &&Interface| plan.new.iter().any(|made| made.outer == interface.outer);
+        for interface in plan.interfaces.iter().filter(is_new) {
             link::add_veth(&self.shared.netlink, &namespace, interface).await?;
         }
-        link::set_up_inside(namespace, interfaces.to_vec()).await
+        for gone in &plan.gone {
+            link::delete(&self.shared.netlink, &gone.outer).await?;
+        }
+        link::set_up_inside(namespace, plan.interfaces.clone()).await
     }
 
     fn record(&self, container: &str) -> PathBuf {
@@ -331,8 +382,8 @@ impl Engine {
         let netlink = self.shared.netlink.clone();
         let id = container.to_owned();
         let work = tokio::spawn(async move {
-            for device in record.lines() {
-                if let Err(error) = link::delete(&netlink, device).await {
+            for device in record::parse(&record) {
+                if let Err(error) = link::delete(&netlink, &device.outer).await {
                     tracing::warn!(container.id = id, %error, "an interface stays");
                     return;
                 }

@@ -16,6 +16,7 @@ mod nft;
 mod overlay;
 mod ports;
 mod proxy;
+mod record;
 mod ruleset;
 mod sysctl;
 
@@ -25,3 +26,4 @@ pub use desired::{
 };
 pub use engine::{ApplyReport, AttachRequest, Engine, EngineConfig};
 pub use error::NetworkError;
+pub use name::hardware_address;

@@ -16,7 +16,6 @@ use rtnetlink::{
 };
 
 use crate::error::NetworkError;
-use crate::name;
 
 /// One interface that a container is to have.
 #[derive(Debug, Clone)]
@@ -31,6 +30,8 @@ pub(crate) struct Interface {
     pub(crate) default_via: Option<Ipv4Addr>,
     /// The largest packets; none: the kernel's default.
     pub(crate) mtu: Option<u32>,
+    /// Its hardware address.
+    pub(crate) mac: [u8; 6],
 }
 
 /// Netlink to this process's own network namespace.
@@ -177,7 +178,7 @@ pub(crate) async fn add_veth(
 ) -> Result<(), NetworkError> {
     let mut inner = LinkMessageBuilder::<LinkUnspec>::new()
         .name(interface.inner.clone())
-        .address(name::mac(interface.address).to_vec())
+        .address(interface.mac.to_vec())
         .setns_by_fd(netns.as_raw_fd());
     let mut pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
         .name(interface.outer.clone());

@@ -58,7 +58,8 @@ fn hex(value: &(impl Hash + ?Sized), digits: usize) -> String {
 }
 
 /// A locally administered address made of the IPv4 one, as Docker does: unique where that is.
-pub(crate) fn mac(address: Ipv4Addr) -> [u8; 6] {
+#[must_use]
+pub fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x02, 0x42, a, b, c, d]
 }

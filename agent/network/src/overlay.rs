@@ -223,7 +223,7 @@ impl Overlay {
         let mut message = LinkVxlan::new(device, VNI)
             .port(PORT)
             .learning(false)
-            .address(name::mac(own).to_vec())
+            .address(name::hardware_address(own).to_vec())
             .mtu(mtu);
         if let Some(source) = source {
             message = message.local(source);
@@ -286,7 +286,7 @@ async fn add_peer(netlink: &Handle, index: u32, peer: Ipv4Addr) -> Result<(), Ne
 }
 
 fn entries(netlink: &Handle, index: u32, peer: Ipv4Addr) -> [NeighbourAddRequest; 2] {
-    let mac = name::mac(peer);
+    let mac = name::hardware_address(peer);
     let outside = netlink.neighbours().add_bridge(index, &mac).destination(peer.into());
     let inside = netlink.neighbours().add(index, peer.into()).link_layer_address(&mac);
     [outside.flags(NeighbourFlags::Own), inside.state(NeighbourState::Permanent)]

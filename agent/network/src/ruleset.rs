@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::desired::{Desired, Overlay, PublishedPort, Service};
-use crate::name::{Names, mac};
+use crate::name::{Names, hardware_address};
 use crate::overlay::{self, Marks};
 
 /// A table's rules. What comes and goes with each container is apart, so that it can change alone.
@@ -175,7 +175,8 @@ const FROM_NODES: &str =
 fn others(text: &mut String, overlay: &Overlay, marks: &Marks) {
     let peers: Vec<String> = marks.iter().map(|(peer, _)| peer.to_string()).collect();
     let senders = marks.iter().map(|(peer, mark)| {
-        let mac: Vec<String> = mac(peer).iter().map(|byte| format!("{byte:02x}")).collect();
+        let mac: Vec<String> =
+            hardware_address(peer).iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{} : {mark:#x}", mac.join(":"))
     });
     let senders: Vec<String> = senders.collect();

@@ -215,6 +215,26 @@ impl Containers for ContainersApi {
         done(&single.id)
     }
 
+    async fn connect_network(
+        &self,
+        request: Request<v1::ConnectNetworkRequest>,
+    ) -> Reply<ContainerResponse> {
+        let request = request.into_inner();
+        let single = self.single(&request.container)?;
+        self.singles.connect(&single, request.network.unwrap_or_default()).await?;
+        done(&single.id)
+    }
+
+    async fn disconnect_network(
+        &self,
+        request: Request<v1::DisconnectNetworkRequest>,
+    ) -> Reply<ContainerResponse> {
+        let request = request.into_inner();
+        let single = self.single(&request.container)?;
+        self.singles.disconnect(&single, &request.network).await?;
+        done(&single.id)
+    }
+
     async fn wait_container(
         &self,
         request: Request<v1::WaitContainerRequest>,
@@ -252,7 +272,7 @@ impl Containers for ContainersApi {
     ) -> Reply<v1::InspectContainerResponse> {
         let target = self.target(&request.into_inner().container)?;
         Ok(Response::new(match target {
-            Target::Single(single) => show::inspect_single(self.node(), &single),
+            Target::Single(single) => show::inspect_single(&self.singles, &single),
             Target::Task(task) => show::inspect_task(self.node(), &task),
         }))
     }

@@ -40,6 +40,21 @@ pub(crate) fn write(dir: &Path, names: &Names<'_>) -> io::Result<Vec<(PathBuf, &
         .collect()
 }
 
+/// Brings those that are as `before` has them to what `now` has; others are somebody's own. They stay
+/// the same files: they are mounted.
+pub(crate) fn renew(dir: &Path, before: &Names<'_>, now: &Names<'_>) -> io::Result<()> {
+    for (name, before, now) in [
+        ("hosts", hosts(before), hosts(now)),
+        ("resolv.conf", resolv_conf(before), resolv_conf(now)),
+    ] {
+        let path = dir.join(name);
+        if fs::read_to_string(&path)? == before {
+            fs::write(&path, now)?;
+        }
+    }
+    Ok(())
+}
+
 fn hosts(names: &Names<'_>) -> String {
     let mut text = match names.of_the_host {
         true => fs::read_to_string("/etc/hosts").unwrap_or_default(),

@@ -432,20 +432,41 @@ fn network_files(
         return there.map(|name| bind(&dir.join(name), &format!("/etc/{name}"))).collect();
     }
     let dir = node.files_dir(id);
-    let names = files::Names {
+    let names = names(config, &spec.extra_hosts, place);
+    let files = files::write(&dir, &names)
+        .map_err(|error| format!("can't write {}: {error}", dir.display()))?;
+    files.into_iter().map(|(path, target)| bind(&path, target)).collect()
+}
+
+fn names<'a>(
+    config: &'a ContainerConfig,
+    extra_hosts: &'a [String],
+    place: &'a Place,
+) -> files::Names<'a> {
+    files::Names {
         hostname: &place.hostname,
         domainname: &config.domainname,
-        extra_hosts: &spec.extra_hosts,
+        extra_hosts,
         addresses: &place.addresses,
         nameservers: &place.nameservers,
         dns: &config.dns,
         search: &config.dns_search,
         options: &config.dns_options,
         of_the_host: place.namespaces.network == Namespace::Host,
-    };
-    let files = files::write(&dir, &names)
-        .map_err(|error| format!("can't write {}: {error}", dir.display()))?;
-    files.into_iter().map(|(path, target)| bind(&path, target)).collect()
+    }
+}
+
+/// Brings the files about names of a running container to its new networks.
+pub(crate) fn renew_files(
+    node: &Node,
+    id: &str,
+    config: &ContainerConfig,
+    before: &Place,
+    now: &Place,
+) -> std::io::Result<()> {
+    let extra_hosts = config.spec.as_ref().map(|spec| spec.extra_hosts.clone()).unwrap_or_default();
+    let (before, now) = (names(config, &extra_hosts, before), names(config, &extra_hosts, now));
+    files::renew(&node.files_dir(id), &before, &now)
 }
 
 /// The log of a driver in Docker's words.

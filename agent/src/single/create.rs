@@ -9,7 +9,7 @@ use shoal_proto::v1::{
     ContainerConfig, ContainerRecord, ContainerRestart, ContainerStateInfo, CreateContainerRequest,
 };
 
-use super::{Single, SingleError, Singles, lock, name, network, now};
+use super::{Single, SingleError, Singles, lock, name, network, now, place};
 use crate::container;
 use crate::identity::random_bits;
 
@@ -24,6 +24,7 @@ impl Singles {
         check(&config)?;
         container::check(self.node(), &config, &image.config).map_err(SingleError::Invalid)?;
         self.namespaces(&config)?;
+        place::check(&config)?;
         network::check_ports(&config)?;
         let bits = random_bits().map_err(|error| SingleError::Failed(error.to_string()))?;
         // The form of tasks' ids: both name containers.
@@ -43,15 +44,14 @@ impl Singles {
                 )));
             }
         }
-        let failed = |error: shoal_image::ImageError| SingleError::Failed(error.to_string());
-        self.node().images.prepare_snapshot(&id, &image).await.map_err(failed)?;
+        let _being_made = BeingMade::new(self, &id);
         let image_config = image.config.to_string().unwrap_or_default();
         let image_config = match &image.health_check {
             None => image_config,
             // Docker's addition, which the OCI's types leave out.
             Some(check) => with_health_check(&image_config, check),
         };
-        let record = ContainerRecord {
+        let mut record = ContainerRecord {
             id: id.clone(),
             config: Some(config),
             created_at: now(),
@@ -60,13 +60,16 @@ impl Singles {
             image_config,
             ..ContainerRecord::default()
         };
+        record.networks = self.place(&record).await?;
+        let failed = |error: shoal_image::ImageError| SingleError::Failed(error.to_string());
+        self.node().images.prepare_snapshot(&id, &image).await.map_err(failed)?;
         if let Err(error) = self.shared.store.save(&record) {
             // The first error tells more than one from cleaning up.
             let _ = self.node().images.remove_snapshot(&id).await;
             return Err(SingleError::Failed(format!("can't keep the container on disk: {error}")));
         }
         let single = Single::new(record);
-        lock(&self.shared.list).insert(id, single.clone());
+        lock(&self.shared.list).insert(id.clone(), single.clone());
         drop(naming);
         Ok(single)
     }
@@ -103,7 +106,29 @@ impl Singles {
             record.config.get_or_insert_default().name = name.to_owned();
         });
         self.apply_network().await;
+        self.shared.placing.notify_one();
         Ok(())
+    }
+}
+
+/// Until it is dropped the managers may know of the container before its record is there; after it
+/// they forget one that has none.
+struct BeingMade<'a> {
+    singles: &'a Singles,
+    id: &'a str,
+}
+
+impl<'a> BeingMade<'a> {
+    fn new(singles: &'a Singles, id: &'a str) -> Self {
+        lock(&singles.shared.being_made).insert(id.to_owned());
+        Self { singles, id }
+    }
+}
+
+impl Drop for BeingMade<'_> {
+    fn drop(&mut self) {
+        lock(&self.singles.shared.being_made).remove(self.id);
+        self.singles.shared.placing.notify_one();
     }
 }
 

@@ -1,14 +1,11 @@
 //! A single container's network: on the node's own one, the host's, another container's, or none.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
-
 use shoal_network as net;
 use shoal_proto::v1::assignment_change::Change;
 use shoal_proto::v1::{ContainerConfig, ContainerRecord, PortProtocol, PortSpec, PublishMode};
 use shoal_runtime::{Namespace, Namespaces};
 
-use super::{Single, SingleError, Singles, lock};
+use super::{Single, SingleError, Singles, place};
 use crate::node::Local;
 use crate::task::port;
 
@@ -17,7 +14,7 @@ const PICKED: std::ops::Range<u32> = 32_768..61_000;
 
 /// Whether it has an interface of its own.
 pub(super) fn is_attached(config: &ContainerConfig) -> bool {
-    matches!(config.network_mode.as_str(), "" | "default" | "bridge")
+    !place::networks(config).is_empty()
 }
 
 pub(super) fn check_ports(config: &ContainerConfig) -> Result<(), SingleError> {
@@ -62,8 +59,8 @@ impl Singles {
             mode if mode.starts_with("container:") => one(mode, "network")?,
             mode => {
                 return Err(SingleError::Invalid(format!(
-                    "network {mode:?} is not for single containers yet; there are bridge, host, \
-                     none and container:NAME"
+                    "network mode {mode:?} is unknown; there are bridge, host, none and \
+                     container:NAME, and the networks of the cluster"
                 )));
             }
         };
@@ -80,24 +77,6 @@ impl Singles {
             cgroup: one(&config.cgroup_mode, "cgroup namespace")?,
             user: None,
         })
-    }
-
-    /// Gives it an address, unless it needs none.
-    pub(super) fn take_address(&self, single: &Single) -> Result<Option<Ipv4Addr>, SingleError> {
-        if !single.record().config.as_ref().is_some_and(is_attached) {
-            return Ok(None);
-        }
-        // Held until the address is in the record, so that no other start takes it.
-        let list = lock(&self.shared.list);
-        let used: BTreeSet<Ipv4Addr> =
-            list.values().filter_map(|one| lock(&one.record).address.parse().ok()).collect();
-        let free = self.node().fabric.free_address(&used);
-        let address = free.ok_or_else(|| {
-            let subnet = self.node().fabric.network().subnet;
-            SingleError::Failed(format!("the node's own network {subnet} is full"))
-        })?;
-        lock(&single.record).address = address.to_string();
-        Ok(Some(address))
     }
 
     /// Opens the ports that it publishes; those that are left to the node are picked.
@@ -177,15 +156,25 @@ impl Singles {
         let mut local = Local::default();
         for single in self.all() {
             let record = single.record();
-            let Ok(address) = record.address.parse::<Ipv4Addr>() else { continue };
+            if !record.attached {
+                continue;
+            }
+            let places = self.shown_places(&record).into_iter().filter_map(|(_, place)| place);
+            let places: Vec<place::Attached> = places.collect();
             let config = record.config.unwrap_or_default();
-            let network = self.node().fabric.network().id.clone();
             let hostname = hostname(&single.id, &config);
+            let attachment = |place: &place::Attached| net::Attachment {
+                network: place.network.id.clone(),
+                address: place.address,
+                aliases: place.aliases.clone(),
+            };
             local.containers.push(net::Container {
                 id: single.id.clone(),
-                names: vec![config.name.clone(), super::create::short(&single.id), hostname],
-                attachments: vec![net::Attachment { network: network.clone(), address }],
+                names: place::names(&single.id, &config.name, hostname),
+                attachments: places.iter().map(attachment).collect(),
             });
+            let address = |place: &place::Attached| (place.network.id.clone(), place.address);
+            let way_out = places.iter().find(|place| !place.network.internal);
             local.services.push(net::Service {
                 id: single.id.clone(),
                 name: config.name.clone(),
@@ -195,7 +184,8 @@ impl Singles {
                     task: single.id.clone(),
                     slot: 1,
                     local: true,
-                    addresses: BTreeMap::from([(network, address)]),
+                    addresses: places.iter().map(address).collect(),
+                    way_out: way_out.map(|place| place.network.id.clone()),
                 }],
                 ..net::Service::default()
             });

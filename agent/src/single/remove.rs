@@ -34,6 +34,7 @@ impl Singles {
             .map_err(|error| failed("its files", error.to_string()))?;
         lock(&self.shared.list).remove(&single.id);
         let record = self.shared.store.remove(&single.id);
+        self.shared.placing.notify_one();
         crate::task::forget_files(node, &single.id, volumes).await;
         // Those who wait for its removal.
         single.changed.send_modify(|count| *count += 1);

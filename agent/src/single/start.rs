@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use oci_spec::image::ImageConfiguration;
-use shoal_network::AttachRequest;
 use shoal_proto::v1::ContainerStatus;
 use shoal_runtime::{ConsoleReader, ConsoleWriter, Namespace, Rootfs, RuntimeError};
 
@@ -97,9 +96,8 @@ impl Singles {
         self.release(single).await;
         let snapshot = node.images.snapshot(&single.id).await.map_err(|error| error.to_string())?;
         let (snapshot, _) = snapshot.ok_or_else(|| "its files are gone".to_owned())?;
-        let address = self.take_address(single)?;
+        let places = self.places(single).await?;
         self.claim_ports(single).await?;
-        let own = node.fabric.network();
         let place = Place {
             files: Vec::new(),
             hostname: match config.network_mode.as_str() {
@@ -107,8 +105,8 @@ impl Singles {
                 "host" if network::has_no_hostname(&config) => crate::host::name(),
                 _ => network::hostname(&single.id, &config),
             },
-            addresses: address.into_iter().collect(),
-            nameservers: address.iter().map(|_| own.gateway).collect(),
+            addresses: places.iter().map(|place| place.address).collect(),
+            nameservers: places.iter().map(|place| place.network.gateway).collect(),
             namespaces: self.namespaces(&config)?,
         };
         let wanted = Wanted { id: &single.id, config: &config, image: &image, place: &place };
@@ -121,12 +119,10 @@ impl Singles {
         let created = blocking(move || runtime.create(&id, request)).await.map_err(failure)?;
         if private {
             // Before its interface is there, so that no packet of its own is ahead of the rules.
+            self.change(single, |record| record.attached = true);
             self.apply_network().await;
-            let network = own.clone();
-            let requests: Vec<AttachRequest> = address
-                .map(|address| AttachRequest { network, address, mtu: None })
-                .into_iter()
-                .collect();
+            self.shared.placing.notify_one();
+            let requests = self.interfaces(&places).await?;
             let attached = node.network.attach(&single.id, &created.netns, &requests).await;
             attached.map_err(|error| error.to_string())?;
         }
@@ -155,13 +151,15 @@ impl Singles {
     pub(super) async fn release(&self, single: &Single) {
         let node = self.node();
         crate::task::release_run(node, &single.id).await;
-        let had = !single.record().address.is_empty() || !single.record().ports.is_empty();
-        if had {
+        let record = single.record();
+        if record.attached || !record.address.is_empty() || !record.ports.is_empty() {
             self.change(single, |record| {
+                record.attached = false;
                 record.address.clear();
                 record.ports.clear();
             });
             self.apply_network().await;
+            self.shared.placing.notify_one();
         }
     }
 }

@@ -7,9 +7,18 @@ use ipnet::Ipv4Net;
 use shoal_network as net;
 use shoal_proto::v1::assignment_change::Change;
 use shoal_proto::v1::{
-    AssignmentChange, Assignments, Network, Payload, Peer, PortProtocol, PortSpec, PublishMode,
-    ServiceEndpoints, Task,
+    AssignmentChange, Assignments, Container, Network, NetworkAttachment, Payload, Peer,
+    PortProtocol, PortSpec, PublishMode, ServiceEndpoints, Task,
 };
+
+/// What the managers have told of that concerns single containers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Told {
+    /// Networks that are here.
+    pub(crate) networks: BTreeMap<String, net::Network>,
+    /// This node's, by id.
+    pub(crate) containers: BTreeMap<String, Container>,
+}
 
 /// Everything that the managers have told this node.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +28,8 @@ pub(crate) struct Assigned {
     endpoints: BTreeMap<String, ServiceEndpoints>,
     /// Secrets and configs, without their data once those were taken.
     payloads: BTreeMap<String, Payload>,
+    /// Single containers, of this node and of others.
+    containers: BTreeMap<String, Container>,
     /// Where the other nodes are.
     peers: BTreeMap<String, Peer>,
 }
@@ -48,6 +59,10 @@ impl Assigned {
                 Change::Payload(payload) => {
                     drop(self.payloads.insert(payload.id.clone(), payload));
                 }
+                Change::Container(container) => {
+                    drop(self.containers.insert(container.id.clone(), container));
+                }
+                Change::RemoveContainer(id) => drop(self.containers.remove(&id)),
                 Change::Peer(peer) => drop(self.peers.insert(peer.node_id.clone(), peer)),
                 Change::RemovePeer(id) => drop(self.peers.remove(&id)),
                 Change::RemovePayload(id) => drop(self.payloads.remove(&id)),
@@ -55,6 +70,15 @@ impl Assigned {
                 Change::RemoveNetwork(id) => drop(self.networks.remove(&id)),
                 Change::RemoveEndpoints(id) => drop(self.endpoints.remove(&id)),
             }
+        }
+    }
+
+    /// What the single containers of this node are to go by.
+    pub(crate) fn told(&self, own: &str) -> Told {
+        let own = self.containers.values().filter(|container| container.node_id == own);
+        Told {
+            networks: self.networks.iter().filter_map(known).collect(),
+            containers: own.map(|container| (container.id.clone(), container.clone())).collect(),
         }
     }
 
@@ -81,7 +105,9 @@ impl Assigned {
         let without = |payload: &Payload| Payload { data: Vec::new(), ..payload.clone() };
         let payloads = self.payloads.values().map(without).map(Change::Payload);
         let peers = self.peers.values().cloned().map(Change::Peer);
-        let changes = peers.chain(networks).chain(endpoints).chain(payloads).chain(tasks);
+        let containers = self.containers.values().cloned().map(Change::Container);
+        let changes = peers.chain(networks).chain(endpoints).chain(containers);
+        let changes = changes.chain(payloads).chain(tasks);
         let changes = changes.map(|change| AssignmentChange { change: Some(change) }).collect();
         Assignments { full: true, sequence: 0, changes }
     }
@@ -100,8 +126,20 @@ impl Assigned {
             networks: self.networks.values().filter_map(network).collect(),
             services: self.endpoints.values().map(|service| self.service(service, own)).collect(),
             containers: live.map(|task| container(task, hostname(task))).collect(),
+            elsewhere: self.elsewhere(own),
             overlay: address.and_then(|address| self.overlay(own, address)),
         }
+    }
+
+    /// Single containers of other nodes that run.
+    fn elsewhere(&self, own: &str) -> Vec<net::Container> {
+        let others = self.containers.values().filter(|one| one.node_id != own && one.running);
+        let container = |one: &Container| net::Container {
+            id: one.id.clone(),
+            names: one.names.clone(),
+            attachments: one.networks.iter().filter_map(attachment).collect(),
+        };
+        others.map(container).collect()
     }
 
     /// The other nodes, and the way to the containers there.
@@ -112,17 +150,27 @@ impl Assigned {
         let nodes: BTreeMap<String, Ipv4Addr> =
             self.peers.values().filter_map(place).filter(elsewhere).collect();
         let places = self.endpoints.values().flat_map(|service| {
-            service.endpoints.iter().chain(&service.others).filter(|one| one.node_id != own)
+            let places = service.endpoints.iter().chain(&service.others);
+            places.map(|place| (&place.node_id, &place.networks))
         });
+        let single = self.containers.values().map(|one| (&one.node_id, &one.networks));
+        let places = places.chain(single).filter(|(node, _)| *node != own);
         let mut routes = BTreeMap::new();
-        for (held, node) in
-            places.filter_map(|one| Some((&one.networks, *nodes.get(&one.node_id)?)))
-        {
+        for (held, node) in places.filter_map(|(node, held)| Some((held, *nodes.get(node)?))) {
             let known = held.iter().filter(|held| self.networks.contains_key(&held.network_id));
             routes.extend(known.filter_map(|held| Some((self::address(&held.address)?, node))));
         }
         let peers = nodes.into_values().collect();
         Some(net::Overlay { own: address, peers, routes })
+    }
+
+    /// The first with a way out, as its interfaces have it.
+    fn way_out(&self, held: &[NetworkAttachment]) -> Option<String> {
+        let is_internal = |id: &String| {
+            let spec = self.networks.get(id).and_then(|network| network.spec.as_ref());
+            spec.is_some_and(|spec| spec.internal)
+        };
+        held.iter().map(|held| &held.network_id).find(|id| !is_internal(id)).cloned()
     }
 
     fn service(&self, service: &ServiceEndpoints, own: &str) -> net::Service {
@@ -138,6 +186,7 @@ impl Assigned {
                 .iter()
                 .filter_map(|held| Some((held.network_id.clone(), address(&held.address)?)))
                 .collect(),
+            way_out: self.way_out(&endpoint.networks),
         });
         net::Service {
             id: service.service_id.clone(),
@@ -171,6 +220,15 @@ fn address(text: &str) -> Option<Ipv4Addr> {
     text.parse::<Ipv4Net>().ok().map(|net| net.addr())
 }
 
+fn attachment(held: &NetworkAttachment) -> Option<net::Attachment> {
+    let (network, aliases) = (held.network_id.clone(), held.aliases.clone());
+    Some(net::Attachment { network, address: address(&held.address)?, aliases })
+}
+
+fn known((id, one): (&String, &Network)) -> Option<(String, net::Network)> {
+    Some((id.clone(), network(one)?))
+}
+
 /// None for one that has no addresses yet.
 pub(crate) fn network(network: &Network) -> Option<net::Network> {
     let spec = network.spec.clone().unwrap_or_default();
@@ -202,9 +260,9 @@ pub(crate) fn port(port: &PortSpec) -> Option<net::PublishedPort> {
 
 fn container(task: &Task, hostname: String) -> net::Container {
     let name = format!("{}.{}", task.service_name, task.slot);
-    let attachments = task.networks.iter().filter_map(|held| {
-        Some(net::Attachment { network: held.network_id.clone(), address: address(&held.address)? })
-    });
+    // Aliases are the service's.
+    let attachments = task.networks.iter().filter_map(attachment);
+    let attachments = attachments.map(|one| net::Attachment { aliases: Vec::new(), ..one });
     net::Container {
         id: task.id.clone(),
         names: vec![name.clone(), format!("{name}.{}", task.id), hostname],

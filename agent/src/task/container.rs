@@ -104,7 +104,7 @@ fn interfaces(
     let attach = |held: &shoal_proto::v1::NetworkAttachment| {
         let network = networks.get(&held.network_id).and_then(assigned::network)?;
         let address: ipnet::Ipv4Net = held.address.parse().ok()?;
-        Some(AttachRequest { network, address: address.addr(), mtu })
+        Some(AttachRequest { network, address: address.addr(), mtu, mac: None })
     };
     let wanted = task.networks.iter();
     wanted

@@ -11,6 +11,7 @@ pub(super) mod limits;
 mod logs;
 mod ls;
 pub(super) mod mount;
+mod network;
 pub(super) mod options;
 pub(super) mod port;
 mod run;

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use shoal_proto::v1::{
-    CreateNetworkRequest, GetNetworkRequest, ListNetworksRequest, NetworkSpec,
-    PruneNetworksRequest, RemoveNetworkRequest,
+    ConnectNetworkRequest, ContainerNetwork, CreateNetworkRequest, DisconnectNetworkRequest,
+    GetNetworkRequest, ListNetworksRequest, NetworkSpec, PruneNetworksRequest,
+    RemoveNetworkRequest,
 };
 
 use super::Ids;
@@ -33,8 +34,34 @@ pub(crate) enum Command {
         #[arg(required = true)]
         networks: Vec<String>,
     },
+    /// Put a container of this node on a network, at once when it runs
+    Connect(Connect),
+    /// Take a container of this node off a network
+    Disconnect {
+        /// The network
+        network: String,
+        /// The container
+        container: String,
+    },
     /// Remove all networks of no stack that nothing uses
     Prune,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Connect {
+    /// Further name of the container there
+    #[arg(long, value_name = "ALIAS")]
+    alias: Vec<String>,
+    /// Its address there [default: a free one]
+    #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
+    ip: String,
+    /// Its hardware address there [default: made of the address]
+    #[arg(long, value_name = "MAC", default_value = "", hide_default_value = true)]
+    mac_address: String,
+    /// The network
+    network: String,
+    /// The container
+    container: String,
 }
 
 #[derive(Debug, Args)]
@@ -50,8 +77,16 @@ pub(crate) struct Create {
     /// No way out of the network
     #[arg(long)]
     internal: bool,
-    /// Single containers may be on it
-    #[arg(long)]
+    /// Single containers may be on it; false: services alone
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
     attachable: bool,
     /// Label: NAME=VALUE
     #[arg(long)]
@@ -84,6 +119,21 @@ pub(super) async fn run(client: &mut Client, command: Command) -> anyhow::Result
                 found.push(client.control.get_network(request).await?.into_inner());
             }
             output::json(&found)?;
+        }
+        Command::Connect(connect) => {
+            let network = ContainerNetwork {
+                network: connect.network,
+                address: connect.ip,
+                mac_address: connect.mac_address,
+                aliases: connect.alias,
+            };
+            let request =
+                ConnectNetworkRequest { container: connect.container, network: Some(network) };
+            client.containers.connect_network(request).await?;
+        }
+        Command::Disconnect { network, container } => {
+            let request = DisconnectNetworkRequest { container, network };
+            client.containers.disconnect_network(request).await?;
         }
         Command::Rm { networks } => return rm(client, networks).await,
         Command::Prune => {

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use shoal_proto::NetworkId;
 use shoal_proto::v1::{EndpointMode, NetworkAttachmentSpec, NetworkSpec, TaskState};
 
@@ -132,9 +133,8 @@ impl Allocator {
             return Err(subnet::reason(view, &network.spec));
         };
         let address = if wanted.address.is_empty() {
-            self.next_address(view, network.id, given).ok_or_else(|| {
-                format!("network {} is full: {subnet} has no free address", network.spec.name)
-            })?
+            let next = self.next_address(view, network.id, given);
+            next.ok_or_else(|| full(network, subnet))?
         } else {
             address::fixed(view, network, &wanted.address, given)?
         };
@@ -160,6 +160,48 @@ impl Allocator {
         given.insert((network, address));
         Some(address)
     }
+}
+
+/// An address of the network for a container: the one asked for, or the next free one after those
+/// of other containers, so that one just freed is not the next given.
+pub(crate) fn for_container(
+    store: &Store,
+    network: &Network,
+    wanted: &str,
+) -> Result<IpNet, String> {
+    let Some(subnet) = network.subnet else {
+        return Err(format!("network {} has no addresses yet", network.spec.name));
+    };
+    let address = if wanted.is_empty() {
+        let mut cursor = last_of_containers(store, network).unwrap_or_default();
+        let taken = |address| store.address_holder(network.id, address).is_some();
+        let free = address::next_free(subnet, &mut cursor, taken);
+        free.ok_or_else(|| full(network, subnet))?
+    } else {
+        address::fixed(store, network, wanted, &BTreeSet::new())?
+    };
+    Ok(address::with_prefix(address, subnet))
+}
+
+/// Where in the range the last address is that a container has.
+fn last_of_containers(store: &Store, network: &Network) -> Option<u32> {
+    let held = store.containers().flat_map(|container| &container.networks);
+    let offsets = held.filter(|held| held.network == network.id).filter_map(|held| {
+        match (held.address.addr(), held.address.network()) {
+            (IpAddr::V4(address), IpAddr::V4(base)) => Some(u32::from(address) - u32::from(base)),
+            _ => None,
+        }
+    });
+    offsets.max()
+}
+
+fn full(network: &Network, subnet: IpNet) -> String {
+    format!("network {} is full: {subnet} has no free address", network.spec.name)
+}
+
+/// Subnet and gateway of a network that is to be made; none when it can't have any.
+pub(crate) fn addresses(store: &Store, spec: &NetworkSpec) -> Option<(IpNet, IpAddr)> {
+    subnet::choose(store, spec)
 }
 
 /// Why a network can't have addresses; none when it can.

@@ -9,7 +9,7 @@ use shoal_proto::v1::{
 };
 use shoal_proto::{NetworkId, NodeId};
 
-use crate::store::{Event, Network, Object, Payload, Service, Store, Task};
+use crate::store::{Attachment, Container, Event, Network, Object, Payload, Service, Store, Task};
 
 /// One node's part of the cluster.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -19,6 +19,8 @@ pub struct Assignments {
     endpoints: BTreeMap<String, ServiceEndpoints>,
     /// Secrets and configs of tasks that are not over.
     payloads: BTreeMap<String, Arc<Payload>>,
+    /// Single containers on networks that are here.
+    containers: BTreeMap<String, Arc<Container>>,
     /// Where the other nodes are, when there is a network here.
     peers: BTreeMap<String, String>,
 }
@@ -29,11 +31,11 @@ impl Assignments {
     pub fn of(store: &Store, node: NodeId) -> Self {
         let tasks: BTreeMap<String, Arc<Task>> =
             store.node_tasks(node).map(|task| (task.id.to_string(), Arc::clone(task))).collect();
-        let here: BTreeSet<NetworkId> = tasks
-            .values()
-            .filter(|task| task.holds_resources())
-            .flat_map(|task| task.networks.iter().map(|attachment| attachment.network))
-            .collect();
+        let live = tasks.values().filter(|task| task.holds_resources());
+        let own = store.containers().filter(|container| container.node == node);
+        let held = live.flat_map(|task| &task.networks);
+        let held = held.chain(own.flat_map(|container| &container.networks));
+        let here: BTreeSet<NetworkId> = held.map(|held| held.network).collect();
         let mut endpoints = BTreeMap::new();
         // Networks of published services are needed too: the node forwards into them.
         let mut networks = here.clone();
@@ -55,6 +57,9 @@ impl Assignments {
                 others.map(|other| (other.id.to_string(), other.status.address.clone())).collect()
             }
         };
+        let reachable = |held: &Attachment| networks.contains(&held.network);
+        let containers = store.containers().filter(|one| one.networks.iter().any(reachable));
+        let containers = containers.map(|one| (one.id.to_string(), Arc::clone(one))).collect();
         let networks = networks
             .into_iter()
             .filter_map(|id| store.network(id))
@@ -66,7 +71,7 @@ impl Assignments {
             .filter_map(|used| store.payload(used.payload_id.parse().ok()?))
             .map(|payload| (payload.id.to_string(), Arc::clone(payload)))
             .collect();
-        Self { tasks, networks, endpoints, payloads, peers }
+        Self { tasks, networks, endpoints, payloads, containers, peers }
     }
 
     /// Everything, as a node that knows nothing is told it.
@@ -97,6 +102,11 @@ impl Assignments {
                 changes.push(changed(Change::Endpoints(endpoints.clone())));
             }
         }
+        for (id, container) in &self.containers {
+            if old.containers.get(id) != Some(container) {
+                changes.push(changed(Change::Container((&**container).into())));
+            }
+        }
         for (id, payload) in &self.payloads {
             if !old.payloads.contains_key(id) {
                 changes.push(changed(Change::Payload((&**payload).into())));
@@ -113,6 +123,9 @@ impl Assignments {
         }
         for id in old.tasks.keys().filter(|id| !self.tasks.contains_key(*id)) {
             changes.push(changed(Change::RemoveTask(id.clone())));
+        }
+        for id in old.containers.keys().filter(|id| !self.containers.contains_key(*id)) {
+            changes.push(changed(Change::RemoveContainer(id.clone())));
         }
         for id in old.payloads.keys().filter(|id| !self.payloads.contains_key(*id)) {
             changes.push(changed(Change::RemovePayload(id.clone())));

@@ -117,7 +117,7 @@ impl Control {
                     }
                 }
                 Object::Payload(_) => self.has_old_payloads = true,
-                Object::Cluster(_) => {}
+                Object::Cluster(_) | Object::Container(_) => {}
             }
         }
     }

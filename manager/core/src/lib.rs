@@ -6,6 +6,7 @@
 
 pub mod allocator;
 pub mod assignment;
+pub mod container;
 pub mod context;
 pub mod control;
 pub mod deploy;

@@ -9,7 +9,7 @@ use shoal_proto::v1::NetworkSpec;
 use crate::allocator;
 use crate::context::Context;
 use crate::deploy::is_name;
-use crate::store::{Changes, Meta, Network, Object, Store};
+use crate::store::{Changes, Container, Meta, Network, Object, Store};
 
 /// Why a network can't be made or removed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,17 +43,17 @@ pub enum NetworkError {
         /// The stack's name.
         stack: String,
     },
-    /// Services use it.
+    /// Services or containers use it.
     #[error("the network {name} is used by {}; remove them first", users.join(", "))]
     InUse {
         /// Its name.
         name: String,
-        /// Full names of services.
+        /// Full names of services, and what [`holder_of`] says of containers.
         users: Vec<String>,
     },
 }
 
-/// States the change that makes a network; its addresses follow.
+/// States the change that makes a network with its addresses.
 ///
 /// # Errors
 /// Its name or its addresses break a rule.
@@ -71,8 +71,9 @@ pub fn create(
     }
     check_addresses(store, &spec)?;
     let id = NetworkId::from_bits(context.bits());
+    let (subnet, gateway) = allocator::addresses(store, &spec).unzip();
     let (meta, spec) = (Meta::default(), Arc::new(spec));
-    changes.create(context, Network { id, meta, spec, stack: None, subnet: None, gateway: None });
+    changes.create(context, Network { id, meta, spec, stack: None, subnet, gateway });
     Ok(id)
 }
 
@@ -88,7 +89,15 @@ pub fn check_addresses(store: &Store, spec: &NetworkSpec) -> Result<(), NetworkE
     }
 }
 
-/// Full names of the services that are on it, or that have tasks which are.
+/// A single container, for people.
+#[must_use]
+pub fn holder_of(store: &Store, container: &Container) -> String {
+    let node = store.node(container.node);
+    let node = node.map_or_else(|| container.node.to_string(), |node| node.spec.name.clone());
+    format!("container {} on node {node}", container.name())
+}
+
+/// Full names of the services that are on it, or that have tasks which are; and the containers.
 #[must_use]
 pub fn users(store: &Store, network: &Network) -> Vec<String> {
     let id = network.id.to_string();
@@ -101,7 +110,15 @@ pub fn users(store: &Store, network: &Network) -> Vec<String> {
         task.holds_resources() && task.networks.iter().any(|held| held.network == network.id)
     });
     users.extend(tasks.map(|task| task.service_name.to_string()));
+    let on_it = |container: &&Arc<Container>| is_on(container, network.id);
+    users.extend(store.containers().filter(on_it).map(|one| holder_of(store, one)));
     users.into_iter().collect()
+}
+
+/// Whether the container has an address on the network.
+#[must_use]
+pub fn is_on(container: &Container, network: NetworkId) -> bool {
+    container.networks.iter().any(|held| held.network == network)
 }
 
 /// States the change that takes a network away.

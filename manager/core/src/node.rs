@@ -175,6 +175,9 @@ pub fn remove(
     for task in store.node_tasks(node.id) {
         changes.delete(&Object::Task(task.clone()));
     }
+    for container in store.containers().filter(|container| container.node == node.id) {
+        changes.delete(&Object::Container(container.clone()));
+    }
     changes.delete(&Object::from(node.clone()));
     note_removed(store, node, context, changes);
     Ok(())

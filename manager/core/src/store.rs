@@ -16,13 +16,13 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use shoal_proto::v1::{NodeAvailability, NodeState, PayloadKind, StoreSnapshot, TaskStatus};
-use shoal_proto::{NetworkId, NodeId, PayloadId, ServiceId, StackId, TaskId};
+use shoal_proto::{ContainerId, NetworkId, NodeId, PayloadId, ServiceId, StackId, TaskId};
 
 pub use change::{Change, Changes, Conflict, Event, Stamped};
 pub use convert::ConvertError;
 pub use object::{
-    Attachment, Cluster, Key, Meta, Network, Node, Object, Payload, Service, ServiceMode, Slot,
-    Stack, Task, Vip,
+    Attachment, Cluster, Container, Key, Meta, Network, Node, Object, Payload, Service,
+    ServiceMode, Slot, Stack, Task, Vip,
 };
 
 use index::Indexes;
@@ -38,6 +38,7 @@ pub struct Store {
     stacks: OrdMap<StackId, Arc<Stack>>,
     cluster: Option<Arc<Cluster>>,
     payloads: OrdMap<PayloadId, Arc<Payload>>,
+    containers: OrdMap<ContainerId, Arc<Container>>,
     indexes: Indexes,
 }
 
@@ -202,7 +203,18 @@ impl Store {
         self.payloads.values()
     }
 
-    /// Who holds an address: a task that is not over, or a service by its VIP.
+    /// The single container of that id.
+    #[must_use]
+    pub fn container(&self, id: ContainerId) -> Option<&Arc<Container>> {
+        self.containers.get(&id)
+    }
+
+    /// All single containers that are on networks of the cluster, by id.
+    pub fn containers(&self) -> impl Iterator<Item = &Arc<Container>> {
+        self.containers.values()
+    }
+
+    /// Who holds an address: a task that is not over, a single container, or a service by its VIP.
     #[must_use]
     pub fn address_holder(&self, network: NetworkId, address: IpAddr) -> Option<Key> {
         self.indexes.addresses.get(&(network, address)).copied()
@@ -219,6 +231,7 @@ impl Store {
             Key::Stack(id) => self.stacks.get(&id).cloned().map(Object::Stack),
             Key::Cluster => self.cluster.clone().map(Object::Cluster),
             Key::Payload(id) => self.payloads.get(&id).cloned().map(Object::Payload),
+            Key::Container(id) => self.containers.get(&id).cloned().map(Object::Container),
         }
     }
 
@@ -232,8 +245,9 @@ impl Store {
         let tasks = self.tasks.values().cloned().map(Object::Task);
         let cluster = self.cluster.iter().cloned().map(Object::Cluster);
         let payloads = self.payloads.values().cloned().map(Object::Payload);
+        let containers = self.containers.values().cloned().map(Object::Container);
         let first = cluster.chain(nodes).chain(stacks).chain(networks).chain(payloads);
-        first.chain(services).chain(tasks)
+        first.chain(services).chain(tasks).chain(containers)
     }
 
     /// Does all of `changes`, or nothing. `index` is the entry's raft index and becomes the
@@ -335,6 +349,10 @@ impl Store {
                 seal(&mut Arc::make_mut(&mut new).meta);
                 Object::Payload(new)
             }
+            Object::Container(mut new) => {
+                seal(&mut Arc::make_mut(&mut new).meta);
+                Object::Container(new)
+            }
         }
     }
 
@@ -383,6 +401,7 @@ impl Store {
             Object::Stack(object) => drop(self.stacks.insert(object.id, object)),
             Object::Cluster(object) => self.cluster = Some(object),
             Object::Payload(object) => drop(self.payloads.insert(object.id, object)),
+            Object::Container(object) => drop(self.containers.insert(object.id, object)),
         }
     }
 
@@ -396,6 +415,7 @@ impl Store {
             Key::Stack(id) => drop(self.stacks.remove(&id)),
             Key::Cluster => self.cluster = None,
             Key::Payload(id) => drop(self.payloads.remove(&id)),
+            Key::Container(id) => drop(self.containers.remove(&id)),
         }
     }
 

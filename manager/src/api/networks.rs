@@ -34,7 +34,11 @@ pub(super) fn get(store: &Store, name: &str) -> Result<GetNetworkResponse, Statu
         let own = task.networks.iter().filter(|held| held.network == network.id);
         own.map(|held| (held.address.addr(), format!("task {}.{}", task.service_name, task.slot)))
     });
-    let mut held: Vec<_> = vips.chain(tasks).collect();
+    let containers = store.containers().flat_map(|container| {
+        let own = container.networks.iter().filter(|held| held.network == network.id);
+        own.map(|held| (held.address.addr(), network::holder_of(store, container)))
+    });
+    let mut held: Vec<_> = vips.chain(tasks).chain(containers).collect();
     held.sort();
     let held = held
         .into_iter()

@@ -60,13 +60,13 @@ impl Filter {
             Object::Network(network) => self.stack.is_some() && network.stack == self.stack,
             Object::Stack(stack) => self.stack == Some(stack.id),
             Object::Node(node) => self.node == Some(node.id),
-            Object::Cluster(_) | Object::Payload(_) => false,
+            Object::Cluster(_) | Object::Payload(_) | Object::Container(_) => false,
         }
     }
 }
 
-/// None for what is the managers' own: the cluster's object holds the secrets of its tokens, and
-/// payloads are asked for one by one.
+/// None for what is the managers' own: the cluster's object holds the secrets of its tokens,
+/// payloads are asked for one by one, and single containers at their nodes.
 fn wire(object: &Object) -> Option<WatchEvent> {
     let event = match object {
         Object::Node(object) => Wire::Node((&**object).into()),
@@ -74,7 +74,7 @@ fn wire(object: &Object) -> Option<WatchEvent> {
         Object::Task(object) => Wire::Task((&**object).into()),
         Object::Network(object) => Wire::Network((&**object).into()),
         Object::Stack(object) => Wire::Stack((&**object).into()),
-        Object::Cluster(_) | Object::Payload(_) => return None,
+        Object::Cluster(_) | Object::Payload(_) | Object::Container(_) => return None,
     };
     Some(WatchEvent { event: Some(event) })
 }
@@ -86,7 +86,7 @@ fn removed(object: &Object) -> Option<WatchEvent> {
         Key::Task(id) => ("task", id.to_string()),
         Key::Network(id) => ("network", id.to_string()),
         Key::Stack(id) => ("stack", id.to_string()),
-        Key::Cluster | Key::Payload(_) => return None,
+        Key::Cluster | Key::Payload(_) | Key::Container(_) => return None,
     };
     let object = RemovedObject { kind: kind.to_owned(), id };
     Some(WatchEvent { event: Some(Wire::Removed(object)) })

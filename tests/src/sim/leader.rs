@@ -374,7 +374,10 @@ impl Lead {
                 match object {
                     // Where networks and services are, their endpoints change for everyone there.
                     Object::Task(task) if task.networks.is_empty() => touched.extend(task.node),
-                    Object::Task(_) | Object::Service(_) | Object::Network(_) => {
+                    Object::Task(_)
+                    | Object::Service(_)
+                    | Object::Network(_)
+                    | Object::Container(_) => {
                         self.touched = None;
                         break;
                     }

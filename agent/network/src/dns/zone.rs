@@ -47,14 +47,15 @@ impl Zones {
                 }
             }
         }
-        for container in &desired.containers {
+        for container in desired.containers.iter().chain(&desired.elsewhere) {
             for attachment in &container.attachments {
                 let network = &attachment.network;
                 zones.clients.entry(attachment.address).or_default().extend(
                     container.attachments.iter().map(|attachment| attachment.network.clone()),
                 );
                 let names = zones.by_network.entry(network.clone()).or_default();
-                for name in container.names.iter().chain([&container.id]) {
+                let own = container.names.iter().chain([&container.id]);
+                for name in own.chain(&attachment.aliases) {
                     names.entry(name.to_lowercase()).or_default().insert(attachment.address);
                 }
                 let reverse = zones.reverse.entry(network.clone()).or_default();

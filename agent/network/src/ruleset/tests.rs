@@ -35,6 +35,7 @@ fn network(number: u8) -> Network {
 
 fn container(id: &str, places: &[(u8, u8)]) -> Container {
     let attachments = places.iter().map(|&(network, host)| Attachment {
+        aliases: Vec::new(),
         network: format!("net{network}"),
         address: address(network, host),
     });
@@ -44,7 +45,13 @@ fn container(id: &str, places: &[(u8, u8)]) -> Container {
 fn endpoint(slot: u64, local: bool, places: &[(u8, u8)]) -> Endpoint {
     let addresses =
         places.iter().map(|&(network, host)| (format!("net{network}"), address(network, host)));
-    Endpoint { task: format!("task{slot}"), slot, local, addresses: addresses.collect() }
+    Endpoint {
+        task: format!("task{slot}"),
+        slot,
+        local,
+        addresses: addresses.collect(),
+        way_out: None,
+    }
 }
 
 fn service(id: &str, endpoints: Vec<Endpoint>) -> Service {
@@ -69,6 +76,7 @@ fn publishing(ports: Vec<PublishedPort>) -> Desired {
         networks: vec![network(1)],
         services: vec![Service { ports, ..service("web", endpoints) }],
         containers: vec![container("task1", &[(1, 11)])],
+        elsewhere: Vec::new(),
     }
 }
 
@@ -93,6 +101,7 @@ fn a_network_has_its_subnet_gateway_resolver_and_containers() {
         services: vec![service("web", endpoints)],
         containers: vec![container("task1", &[(1, 11)]), container("task2", &[(1, 12)])],
         overlay: None,
+        elsewhere: Vec::new(),
     };
     assert_rules(&desired, include_str!("golden/one_network.nft"));
 }
@@ -104,6 +113,7 @@ fn two_networks_only_pass_packets_inside_each() {
         networks: vec![network(1), Network { internal: true, ..network(2) }],
         services: Vec::new(),
         containers: vec![container("task1", &[(1, 11)]), container("task2", &[(1, 13), (2, 13)])],
+        elsewhere: Vec::new(),
     };
     assert_rules(&desired, include_str!("golden/two_networks.nft"));
 }
@@ -126,6 +136,7 @@ fn published_ports_lead_to_endpoints_here_before_others() {
             Service { ports: vec![on_host], ..service("b_probe", probe) },
         ],
         containers: vec![container("task1", &[(1, 11)])],
+        elsewhere: Vec::new(),
     };
     assert_rules(&desired, include_str!("golden/published_ports.nft"));
 }
@@ -147,6 +158,7 @@ fn what_comes_by_other_nodes_goes_back_by_them() {
         networks: vec![network(1)],
         services: vec![Service { ports, ..service("web", far) }],
         containers: Vec::new(),
+        elsewhere: Vec::new(),
     };
     let script = super::rules(&Names::new(""), &desired, &marks, 5453).script();
     assert_eq!(script, include_str!("golden/other_nodes.nft"));
@@ -168,6 +180,7 @@ fn a_vip_leads_to_the_endpoints_on_its_own_network() {
         networks: vec![network(1), network(2)],
         services: vec![Service { vips: vips.into(), ..service("web", endpoints) }],
         containers: vec![container("task1", &[(1, 11), (2, 11)])],
+        elsewhere: Vec::new(),
     };
     assert_rules(&desired, include_str!("golden/service_vip.nft"));
 }
@@ -184,6 +197,7 @@ fn what_has_no_endpoint_has_no_rule() {
         networks: vec![network(1)],
         services: vec![idle, Service { ports: vec![remote], ..elsewhere }],
         containers: Vec::new(),
+        elsewhere: Vec::new(),
     };
     let script = rules(&desired);
     assert_eq!(elements(&script, "vips"), None);
@@ -252,6 +266,7 @@ fn every_chain_that_a_map_leads_to_stands_before_it() {
             Service { ports: vec![port(Protocol::Tcp, 81, 80)], ..service("b", endpoints) },
         ],
         containers: Vec::new(),
+        elsewhere: Vec::new(),
     };
     let script = rules(&desired);
     let mut targets = Vec::new();
@@ -296,6 +311,7 @@ fn order_means_nothing() {
             container("task4", &[(3, 11)]),
             container("task9", &[(1, 19), (3, 19)]),
         ],
+        elsewhere: Vec::new(),
     };
     let mut second = first.clone();
     second.networks.reverse();

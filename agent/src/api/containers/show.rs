@@ -1,12 +1,12 @@
 //! Containers as listings and `inspect` show them.
 
 use shoal_proto::v1::{
-    ContainerConfig, ContainerMountInfo, ContainerRecord, ContainerStateInfo, ContainerStatus,
-    ContainerSummary, InspectContainerResponse, MountType, Task, TaskState,
+    ContainerConfig, ContainerMountInfo, ContainerNetworkInfo, ContainerRecord, ContainerStateInfo,
+    ContainerStatus, ContainerSummary, InspectContainerResponse, MountType, Task, TaskState,
 };
 
 use crate::node::{Node, Volumes};
-use crate::single::{Single, Singles, shown_ports};
+use crate::single::{Attached, Single, Singles, shown_ports};
 use crate::task;
 
 /// The newest first.
@@ -102,22 +102,48 @@ fn task_summary(node: &Node, task: &Task) -> Option<ContainerSummary> {
     })
 }
 
-pub(super) fn inspect_single(node: &Node, single: &Single) -> InspectContainerResponse {
+pub(super) fn inspect_single(singles: &Singles, single: &Single) -> InspectContainerResponse {
+    let node = singles.node();
     let record = single.record();
     let config = record.config.clone().unwrap_or_default();
-    let gateway = match record.address.is_empty() {
-        true => String::new(),
-        false => node.fabric.network().gateway.to_string(),
-    };
+    let places = singles.shown_places(&record).into_iter();
+    let networks: Vec<ContainerNetworkInfo> = places
+        .map(|(wanted, place)| match place {
+            Some(place) => network_info(&place),
+            None => ContainerNetworkInfo {
+                name: wanted.network,
+                mac_address: wanted.mac_address,
+                aliases: wanted.aliases,
+                ..ContainerNetworkInfo::default()
+            },
+        })
+        .collect();
+    let first = networks.first().cloned().unwrap_or_default();
+    let bare = |address: &str| address.split('/').next().unwrap_or_default().to_owned();
     InspectContainerResponse {
         summary: Some(summary(&record)),
         image_id: record.image_id.clone(),
         args: command(&record),
         log_path: node.log_path(&single.id).display().to_string(),
-        address: record.address.clone(),
-        gateway,
+        address: bare(&first.address),
+        gateway: first.gateway,
         mounts: mounts(node, &single.id, &config),
         config: Some(config),
+        networks,
+    }
+}
+
+fn network_info(place: &Attached) -> ContainerNetworkInfo {
+    let Attached { network, address, .. } = place;
+    let mac = place.mac.unwrap_or_else(|| shoal_network::hardware_address(*address));
+    let mac: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+    ContainerNetworkInfo {
+        name: network.name.clone(),
+        network_id: network.id.clone(),
+        address: format!("{address}/{}", network.subnet.prefix_len()),
+        gateway: network.gateway.to_string(),
+        mac_address: mac.join(":"),
+        aliases: place.aliases.clone(),
     }
 }
 
@@ -131,16 +157,25 @@ pub(super) fn inspect_task(node: &Node, task: &Task) -> InspectContainerResponse
         spec: task.spec.clone().unwrap_or_default().container,
         ..ContainerConfig::default()
     };
-    let address = task.networks.first().map(|held| held.address.clone()).unwrap_or_default();
+    let told = node.told.borrow();
+    let place = |held: &shoal_proto::v1::NetworkAttachment| {
+        let address: ipnet::Ipv4Net = held.address.parse().ok()?;
+        let network = told.networks.get(&held.network_id)?.clone();
+        let aliases = held.aliases.clone();
+        Some(network_info(&Attached { network, address: address.addr(), mac: None, aliases }))
+    };
+    let networks: Vec<ContainerNetworkInfo> = task.networks.iter().filter_map(place).collect();
+    let first = networks.first().cloned().unwrap_or_default();
     InspectContainerResponse {
         args: summary.as_ref().map(|summary| summary.command.clone()).unwrap_or_default(),
         summary,
         image_id: String::new(),
         log_path: node.log_path(&task.id).display().to_string(),
-        address: address.split('/').next().unwrap_or_default().to_owned(),
-        gateway: String::new(),
+        address: first.address.split('/').next().unwrap_or_default().to_owned(),
+        gateway: first.gateway,
         mounts: mounts(node, &task.id, &config),
         config: Some(config),
+        networks,
     }
 }
 

@@ -15,6 +15,7 @@ use shoal_proto::v1::{
 use super::health::Health;
 use super::limits::{Limits, Rates, bytes};
 use super::mount;
+use super::network::{self, Chosen};
 use super::port::{self, Published};
 
 /// The container.
@@ -109,9 +110,19 @@ pub(super) struct Options {
     /// UTS namespace: host or container:NAME
     #[arg(long, value_name = "MODE")]
     uts: Option<String>,
-    /// Network: bridge, host, none or container:NAME
-    #[arg(long, visible_alias = "net", value_name = "MODE")]
-    network: Option<String>,
+    /// Network: bridge, host, none, container:NAME, or networks of the cluster: NAME, or
+    /// name=NAME,ip=ADDRESS,mac-address=MAC,alias=ALIAS
+    #[arg(long, visible_alias = "net", value_name = "NETWORK", value_parser = network::parse)]
+    network: Vec<Chosen>,
+    /// Further name on the network
+    #[arg(long, visible_alias = "net-alias", value_name = "ALIAS")]
+    network_alias: Vec<String>,
+    /// Address on the network
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<String>,
+    /// Hardware address on the network
+    #[arg(long, value_name = "MAC")]
+    mac_address: Option<String>,
     /// Cgroup namespace: private or host
     #[arg(long, value_name = "MODE")]
     cgroupns: Option<String>,
@@ -382,6 +393,12 @@ impl Options {
             extra_hosts,
             ..ContainerSpec::default()
         };
+        let single = network::Single {
+            aliases: self.network_alias,
+            address: self.ip,
+            mac_address: self.mac_address,
+        };
+        let (network_mode, networks) = network::choose(self.network, single)?;
         Ok(ContainerConfig {
             name: self.name.unwrap_or_default(),
             spec: Some(spec),
@@ -398,7 +415,8 @@ impl Options {
             cdi_devices,
             device_cgroup_rules: self.device_cgroup_rule,
             security: security(&self.security_opt)?,
-            network_mode: self.network.unwrap_or_default(),
+            network_mode,
+            networks,
             pid_mode: self.pid.unwrap_or_default(),
             ipc_mode: self.ipc.unwrap_or_default(),
             uts_mode: self.uts.unwrap_or_default(),

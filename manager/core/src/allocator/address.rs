@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use shoal_proto::NetworkId;
 
-use crate::store::{Network, Store};
+use crate::network;
+use crate::store::{Key, Network, Store};
 
 /// The first free address after the cursor, round and round; the network's and the broadcast
 /// address are never given. The cursor moves on to it.
@@ -45,12 +46,28 @@ pub(super) fn fixed(
         return Err(format!("address {address} is not in network {name} ({subnet})"));
     }
     if let Some(holder) = view.address_holder(network.id, address) {
+        let holder = holder_of(view, holder);
         return Err(format!("address {address} of network {name} is held by {holder}"));
     }
     if given.contains(&(network.id, address)) {
         return Err(format!("address {address} of network {name} is given to another task"));
     }
     Ok(address)
+}
+
+/// By a name that people know, where it has one.
+fn holder_of(view: &Store, holder: Key) -> String {
+    match holder {
+        Key::Container(id) => view.container(id).map(|one| network::holder_of(view, one)),
+        Key::Task(id) => {
+            view.task(id).map(|task| format!("task {}.{}", task.service_name, task.slot))
+        }
+        Key::Service(id) => {
+            view.service(id).map(|service| format!("service {}", service.spec.name))
+        }
+        _ => None,
+    }
+    .unwrap_or_else(|| holder.to_string())
 }
 
 pub(super) fn with_prefix(address: IpAddr, subnet: IpNet) -> IpNet {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use shoal_proto::v1::assignment_change::Change;
 use shoal_proto::v1::{self, AssignmentChange, PortSpec, PublishMode, TaskState};
-use shoal_proto::{NetworkId, NodeId, TaskId};
+use shoal_proto::{ContainerId, NetworkId, NodeId, TaskId};
 
 use super::{Assignments, concerns};
-use crate::store::{self, Attachment, Key, Object, Service, Task};
+use crate::store::{self, Attachment, Container, Key, Meta, Object, Service, Task};
 use crate::testing::{
     Cluster, Lcg, attached, network, placed, port, service, spec_of, task, task_spec_of,
 };
@@ -23,6 +23,7 @@ struct Agent {
     endpoints: BTreeMap<String, v1::ServiceEndpoints>,
     payloads: BTreeMap<String, v1::Payload>,
     peers: BTreeMap<String, v1::Peer>,
+    containers: BTreeMap<String, v1::Container>,
 }
 
 impl Agent {
@@ -45,6 +46,10 @@ impl Agent {
                 Change::Peer(peer) => {
                     self.peers.insert(peer.node_id.clone(), peer);
                 }
+                Change::Container(container) => {
+                    self.containers.insert(container.id.clone(), container);
+                }
+                Change::RemoveContainer(id) => assert!(self.containers.remove(&id).is_some()),
                 Change::RemovePeer(id) => assert!(self.peers.remove(&id).is_some()),
                 Change::RemovePayload(id) => assert!(self.payloads.remove(&id).is_some()),
                 Change::RemoveTask(id) => assert!(self.tasks.remove(&id).is_some()),
@@ -60,13 +65,15 @@ fn place_in_order(change: &AssignmentChange) -> u8 {
         Change::Peer(_) => 0,
         Change::Network(_) => 1,
         Change::Endpoints(_) => 2,
-        Change::Payload(_) => 3,
-        Change::Task(_) => 4,
-        Change::RemoveTask(_) => 5,
-        Change::RemovePayload(_) => 6,
-        Change::RemoveEndpoints(_) => 7,
-        Change::RemoveNetwork(_) => 8,
-        Change::RemovePeer(_) => 9,
+        Change::Container(_) => 3,
+        Change::Payload(_) => 4,
+        Change::Task(_) => 5,
+        Change::RemoveTask(_) => 6,
+        Change::RemoveContainer(_) => 7,
+        Change::RemovePayload(_) => 8,
+        Change::RemoveEndpoints(_) => 9,
+        Change::RemoveNetwork(_) => 10,
+        Change::RemovePeer(_) => 11,
     }
 }
 
@@ -84,6 +91,40 @@ fn at_work(number: u128, service: &Service, net: u128, node: u128, state: TaskSt
     let network = NetworkId::from_bits(net);
     let networks = vec![Attachment { network, address, aliases: Vec::new() }];
     Task { networks, ..placed(task(number, service, number as u64), node, state) }
+}
+
+/// A single container on the network; its addresses are apart from those of tasks.
+fn container(number: u128, net: u128, node: u128) -> Container {
+    let address = format!("10.9.{net}.{}/24", 100 + number).parse().unwrap();
+    let network = NetworkId::from_bits(net);
+    Container {
+        id: ContainerId::from_bits(number),
+        meta: Meta::default(),
+        node: NodeId::from_bits(node),
+        names: vec![format!("c{number}")],
+        networks: vec![Attachment { network, address, aliases: Vec::new() }],
+        running: true,
+    }
+}
+
+#[test]
+fn a_node_is_told_of_single_containers_on_the_networks_that_it_has() {
+    let mut cluster = Cluster::default();
+    for (number, name) in [(1, "near"), (2, "far")] {
+        cluster.put(network(number, name, ""));
+    }
+    cluster.put(container(1, 1, 1));
+    cluster.put(container(2, 1, 2));
+    cluster.put(container(3, 2, 2));
+    let told = |node: u128| {
+        let mut agent = Agent::default();
+        agent.take(Assignments::of(&cluster.store, NodeId::from_bits(node)).all());
+        let names = agent.containers.into_values().map(|one| one.names[0].clone());
+        (agent.networks.len(), names.collect::<Vec<_>>())
+    };
+    assert_eq!(told(1), (1, vec!["c1".to_owned(), "c2".to_owned()]));
+    assert_eq!(told(2), (2, ["c1", "c2", "c3"].map(str::to_owned).to_vec()));
+    assert_eq!(told(3), (0, vec![]));
 }
 
 /// Names of the networks and services that the node is told of, and the number of its tasks.
@@ -185,7 +226,12 @@ fn any_change(cluster: &Cluster, random: &mut Lcg) -> store::Change {
     let web = reachable(number % 3 + 1, net, random.below(3) == 0);
     let key = Key::Task(TaskId::from_bits(number));
     let known = cluster.store.task(TaskId::from_bits(number));
-    let object: Object = match (random.below(12), known) {
+    let object: Object = match (random.below(14), known) {
+        (12, _) => container(number, net, u128::from(random.below(2)) + 1).into(),
+        (13, _) => {
+            let key = Key::Container(ContainerId::from_bits(number));
+            return store::Change::Delete { expected: cluster.version_of(key), key };
+        }
         (0, _) => {
             let mut network = network(net, &format!("net-{net}"), "");
             Arc::make_mut(&mut network.spec).internal = random.below(2) == 0;

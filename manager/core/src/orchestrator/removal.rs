@@ -1,12 +1,14 @@
 //! Services and stacks on their way out: tasks stop first, then what they used goes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use shoal_proto::NetworkId;
 use shoal_proto::v1::TaskState;
 
 use super::stop;
 use crate::context::Context;
-use crate::store::{Changes, Object, Service, Stack, Store};
+use crate::store::{Attachment, Changes, Object, Service, Stack, Store};
 
 /// Stops the service's tasks; deletes each that has ended, and the service after the last.
 pub(super) fn reconcile_service(
@@ -41,6 +43,7 @@ pub fn reconcile_stack(store: &Store, stack: &Stack, context: &Context<'_>, chan
             changes.update(context, Service { removing: true, ..(**service).clone() });
         }
     }
+    let mut gone = BTreeSet::new();
     let networks = store.networks().filter(|network| network.stack == Some(stack.id));
     for network in networks {
         let declared = !stack.removing
@@ -56,13 +59,28 @@ pub fn reconcile_stack(store: &Store, stack: &Stack, context: &Context<'_>, chan
             task.networks.iter().any(|held| held.network == network.id) && task.holds_resources()
         });
         if !declared && !used {
+            gone.insert(network.id);
             changes.delete(&Object::Network(Arc::clone(network)));
         }
     }
+    leave(store, &gone, context, changes);
     if stack.removing && services == 0 {
         for payload in store.payloads().filter(|payload| payload.stack == Some(stack.id)) {
             changes.delete(&Object::Payload(Arc::clone(payload)));
         }
         changes.delete(&Object::from(stack.clone()));
+    }
+}
+
+/// Takes single containers off networks that go with their stack.
+fn leave(store: &Store, gone: &BTreeSet<NetworkId>, context: &Context<'_>, changes: &mut Changes) {
+    let is_gone = |held: &Attachment| gone.contains(&held.network);
+    for container in store.containers().filter(|one| one.networks.iter().any(is_gone)) {
+        let mut left = (**container).clone();
+        left.networks.retain(|held| !is_gone(held));
+        match left.networks.is_empty() {
+            true => changes.delete(&Object::Container(Arc::clone(container))),
+            false => changes.update(context, left),
+        }
     }
 }

@@ -135,7 +135,7 @@ macro_rules! stamped {
     )*};
 }
 
-stamped! { Node Service Task Network Stack Cluster Payload }
+stamped! { Node Service Task Network Stack Cluster Payload Container }
 
 impl Changes {
     /// Makes an object that must not exist yet.

@@ -8,7 +8,8 @@ use shoal_proto::{IdError, StackId};
 
 use super::change::Change;
 use super::object::{
-    Attachment, Cluster, Key, Meta, Network, Node, Object, Payload, Service, Slot, Stack, Task, Vip,
+    Attachment, Cluster, Container, Key, Meta, Network, Node, Object, Payload, Service, Slot,
+    Stack, Task, Vip,
 };
 
 /// A message that is not a whole object or change.
@@ -329,6 +330,35 @@ impl TryFrom<v1::Payload> for Payload {
     }
 }
 
+impl From<&Container> for v1::Container {
+    fn from(container: &Container) -> Self {
+        Self {
+            id: container.id.to_string(),
+            meta: Some((&container.meta).into()),
+            node_id: container.node.to_string(),
+            names: container.names.clone(),
+            networks: container.networks.iter().map(Into::into).collect(),
+            running: container.running,
+        }
+    }
+}
+
+impl TryFrom<v1::Container> for Container {
+    type Error = ConvertError;
+
+    fn try_from(container: v1::Container) -> Result<Self, ConvertError> {
+        let networks = container.networks.into_iter().map(TryInto::try_into);
+        Ok(Self {
+            id: container.id.parse()?,
+            meta: container.meta.into(),
+            node: container.node_id.parse()?,
+            names: container.names,
+            networks: networks.collect::<Result<_, ConvertError>>()?,
+            running: container.running,
+        })
+    }
+}
+
 impl From<&Object> for v1::Object {
     fn from(object: &Object) -> Self {
         use v1::object::Object as Wire;
@@ -340,6 +370,7 @@ impl From<&Object> for v1::Object {
             Object::Stack(object) => Wire::Stack((&**object).into()),
             Object::Cluster(object) => Wire::Cluster((&**object).into()),
             Object::Payload(object) => Wire::Payload((&**object).into()),
+            Object::Container(object) => Wire::Container((&**object).into()),
         };
         Self { object: Some(object) }
     }
@@ -358,6 +389,7 @@ impl TryFrom<v1::Object> for Object {
             Wire::Stack(object) => Stack::try_from(object)?.into(),
             Wire::Cluster(object) => Cluster::from(object).into(),
             Wire::Payload(object) => Payload::try_from(object)?.into(),
+            Wire::Container(object) => Container::try_from(object)?.into(),
         })
     }
 }
@@ -407,6 +439,7 @@ impl From<Key> for v1::ObjectKey {
             Key::Stack(id) => (v1::ObjectKind::Stack, id.to_string()),
             Key::Cluster => (v1::ObjectKind::Cluster, String::new()),
             Key::Payload(id) => (v1::ObjectKind::Payload, id.to_string()),
+            Key::Container(id) => (v1::ObjectKind::Container, id.to_string()),
         };
         Self { kind: kind.into(), id }
     }
@@ -424,6 +457,7 @@ impl TryFrom<v1::ObjectKey> for Key {
             v1::ObjectKind::Stack => Self::Stack(key.id.parse()?),
             v1::ObjectKind::Cluster => Self::Cluster,
             v1::ObjectKind::Payload => Self::Payload(key.id.parse()?),
+            v1::ObjectKind::Container => Self::Container(key.id.parse()?),
             v1::ObjectKind::Unspecified => return Err(ConvertError::Unknown { what: "object" }),
         })
     }

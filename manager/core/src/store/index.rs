@@ -42,7 +42,7 @@ impl Indexes {
                 let holder = versions.and_then(|versions| versions.get(&new.number));
                 holder.map(|id| (&new.spec.name, Key::Payload(*id)))
             }
-            Object::Node(_) | Object::Task(_) | Object::Cluster(_) => None,
+            Object::Node(_) | Object::Task(_) | Object::Cluster(_) | Object::Container(_) => None,
         };
         if let Some((name, holder)) = taken {
             return Err(Conflict::NameTaken { name: name.clone(), holder });
@@ -60,7 +60,7 @@ impl Indexes {
             self.addresses.insert(held, object.key());
         }
         match object {
-            Object::Node(_) | Object::Cluster(_) => {}
+            Object::Node(_) | Object::Cluster(_) | Object::Container(_) => {}
             Object::Service(new) => drop(self.service_names.insert(new.spec.name.clone(), new.id)),
             Object::Network(new) => drop(self.network_names.insert(new.spec.name.clone(), new.id)),
             Object::Stack(new) => drop(self.stack_names.insert(new.spec.name.clone(), new.id)),
@@ -88,7 +88,7 @@ impl Indexes {
             self.addresses.remove(&held);
         }
         match object {
-            Object::Node(_) | Object::Cluster(_) => {}
+            Object::Node(_) | Object::Cluster(_) | Object::Container(_) => {}
             Object::Service(old) => drop(self.service_names.remove(&old.spec.name)),
             Object::Network(old) => drop(self.network_names.remove(&old.spec.name)),
             Object::Stack(old) => drop(self.stack_names.remove(&old.spec.name)),
@@ -137,6 +137,10 @@ fn addresses(object: &Object) -> Vec<(NetworkId, IpAddr)> {
             .iter()
             .map(|attachment| (attachment.network, attachment.address.addr()))
             .collect(),
+        Object::Container(container) => {
+            let held = container.networks.iter();
+            held.map(|held| (held.network, held.address.addr())).collect()
+        }
         Object::Network(network) => {
             network.gateway.into_iter().map(|gateway| (network.id, gateway)).collect()
         }

@@ -13,7 +13,9 @@ use shoal_proto::v1::{
     PayloadKind, PayloadSpec, PortSpec, ServiceRevision, ServiceSpec, StackSpec, TaskSpec,
     TaskState, TaskStatus, UpdateState, UpdateStatus,
 };
-use shoal_proto::{NetworkId, NodeId, PayloadId, ServiceId, StackId, TaskId, Timestamp};
+use shoal_proto::{
+    ContainerId, NetworkId, NodeId, PayloadId, ServiceId, StackId, TaskId, Timestamp,
+};
 
 /// Kept for every object.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -175,14 +177,14 @@ impl fmt::Display for Slot {
     }
 }
 
-/// An address that a task holds on a network.
+/// An address that a task or a single container holds on a network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attachment {
     /// The network.
     pub network: NetworkId,
     /// The address, with the network's prefix length.
     pub address: IpNet,
-    /// Further names of the task's service on that network.
+    /// Further names on that network: of the task's service, or of the container.
     pub aliases: Vec<String>,
 }
 
@@ -308,6 +310,31 @@ impl Payload {
     }
 }
 
+/// A single container of a node, as far as the cluster has to know it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Container {
+    /// Its id.
+    pub id: ContainerId,
+    /// Version and times.
+    pub meta: Meta,
+    /// Where it is. It never moves.
+    pub node: NodeId,
+    /// What it is called on all of its networks; the first is its name.
+    pub names: Vec<String>,
+    /// Its places on networks of the cluster.
+    pub networks: Vec<Attachment>,
+    /// Its names are resolved while it does.
+    pub running: bool,
+}
+
+impl Container {
+    /// For people.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.names.first().cloned().unwrap_or_else(|| self.id.to_string())
+    }
+}
+
 /// What is said of the cluster as a whole; there is one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
@@ -334,6 +361,8 @@ pub enum Object {
     Cluster(Arc<Cluster>),
     /// A version of a secret or config.
     Payload(Arc<Payload>),
+    /// A single container.
+    Container(Arc<Container>),
 }
 
 /// An object's id with its kind.
@@ -353,6 +382,8 @@ pub enum Key {
     Cluster,
     /// That of a version of a secret or config.
     Payload(PayloadId),
+    /// A single container's.
+    Container(ContainerId),
 }
 
 impl fmt::Display for Key {
@@ -365,6 +396,7 @@ impl fmt::Display for Key {
             Self::Stack(id) => write!(f, "stack {id}"),
             Self::Cluster => f.write_str("the cluster"),
             Self::Payload(id) => write!(f, "payload {id}"),
+            Self::Container(id) => write!(f, "container {id}"),
         }
     }
 }
@@ -381,6 +413,7 @@ impl Object {
             Self::Stack(object) => Key::Stack(object.id),
             Self::Cluster(_) => Key::Cluster,
             Self::Payload(object) => Key::Payload(object.id),
+            Self::Container(object) => Key::Container(object.id),
         }
     }
 
@@ -395,6 +428,7 @@ impl Object {
             Self::Stack(object) => &object.meta,
             Self::Cluster(object) => &object.meta,
             Self::Payload(object) => &object.meta,
+            Self::Container(object) => &object.meta,
         }
     }
 }
@@ -409,4 +443,4 @@ macro_rules! into_object {
     )*};
 }
 
-into_object! { Node Service Task Network Stack Cluster Payload }
+into_object! { Node Service Task Network Stack Cluster Payload Container }

@@ -24,13 +24,15 @@ fn network(id: &str, number: u8) -> Network {
 
 fn endpoint(task: &str, slot: u64, network: &str, address: [u8; 4]) -> Endpoint {
     let addresses = BTreeMap::from([(network.to_owned(), Ipv4Addr::from(address))]);
-    Endpoint { task: task.to_owned(), slot, local: false, addresses }
+    Endpoint { task: task.to_owned(), slot, local: false, addresses, way_out: None }
 }
 
 fn container(id: &str, names: &[&str], places: &[(&str, [u8; 4])]) -> Container {
-    let attachments = places
-        .iter()
-        .map(|&(network, address)| Attachment { network: network.into(), address: address.into() });
+    let attachments = places.iter().map(|&(network, address)| Attachment {
+        network: network.into(),
+        address: address.into(),
+        aliases: Vec::new(),
+    });
     Container {
         id: id.to_owned(),
         names: names.iter().map(|&name| name.to_owned()).collect(),
@@ -60,6 +62,7 @@ fn desired() -> Desired {
     let aliases = vec!["www".to_owned(), "Shop".to_owned()];
     let other = vec![endpoint("t7", 1, "other", [10, 3, 0, 13])];
     Desired {
+        elsewhere: Vec::new(),
         overlay: None,
         networks: vec![network("front", 1), network("back", 2), network("other", 3)],
         services: vec![
@@ -324,6 +327,7 @@ fn ask_for_many(count: u8, payload: Option<u16>, datagram: bool) -> (Message, us
         services: vec![service("shop", "many", endpoints)],
         containers: vec![container("c", &[], &[("big", client.octets())])],
         overlay: None,
+        elsewhere: Vec::new(),
     };
     let mut asked = query("many", RecordType::A);
     if let Some(payload) = payload {
