@@ -264,6 +264,18 @@ impl Engine {
         self.shared.proxy.lock().await.claim(owner, ports).await
     }
 
+    /// The same for further ports of one that has claimed some: those stay on an error.
+    ///
+    /// # Errors
+    /// A port is something else's.
+    pub async fn claim_more(
+        &self,
+        owner: &str,
+        ports: &[PublishedPort],
+    ) -> Result<(), NetworkError> {
+        self.shared.proxy.lock().await.claim_more(owner, ports).await
+    }
+
     /// Gives claimed ports up; those that a desired state has stay open.
     pub async fn release_ports(&self, owner: &str) {
         self.shared.proxy.lock().await.release(owner);

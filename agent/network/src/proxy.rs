@@ -70,6 +70,20 @@ impl Proxy {
         Ok(())
     }
 
+    /// The same beside what it has claimed: a refusal leaves that as it is.
+    pub(crate) async fn claim_more(
+        &mut self,
+        owner: &str,
+        ports: &[PublishedPort],
+    ) -> Result<(), NetworkError> {
+        for port in ports {
+            let key = key(port);
+            self.open(key).await?;
+            self.claims.entry(owner.to_owned()).or_default().insert(key);
+        }
+        Ok(())
+    }
+
     pub(crate) fn release(&mut self, owner: &str) {
         self.claims.remove(owner);
         self.close_unused();

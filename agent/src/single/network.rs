@@ -1,5 +1,7 @@
 //! A single container's network: on the node's own one, the host's, another container's, or none.
 
+use std::ops::RangeInclusive;
+
 use shoal_network as net;
 use shoal_proto::v1::assignment_change::Change;
 use shoal_proto::v1::{ContainerConfig, ContainerRecord, PortProtocol, PortSpec, PublishMode};
@@ -10,7 +12,7 @@ use crate::node::Local;
 use crate::task::port;
 
 /// Where ports that the node picks are looked for, as Docker does.
-const PICKED: std::ops::Range<u32> = 32_768..61_000;
+const PICKED: RangeInclusive<u32> = 32_768..=60_999;
 
 /// Whether it has an interface of its own.
 pub(super) fn is_attached(config: &ContainerConfig) -> bool {
@@ -88,29 +90,8 @@ impl Singles {
             ports.extend(exposed(&record.image_config, &ports));
         }
         let node = self.node();
-        let mut next = PICKED.start;
         for wanted in ports.iter_mut().filter(|wanted| wanted.published_port == 0) {
-            let failed = |error: net::NetworkError| SingleError::Failed(error.to_string());
-            loop {
-                if next >= PICKED.end {
-                    return Err(SingleError::Failed("no free port is left to publish".to_owned()));
-                }
-                wanted.published_port = next;
-                next += 1;
-                let taken = self.all().into_iter().filter(|one| one.id != single.id).any(|one| {
-                    let of = |spec: &PortSpec| (spec.published_port, spec.protocol);
-                    one.is_up() && one.record().ports.iter().any(|spec| of(spec) == of(wanted))
-                });
-                if taken {
-                    continue;
-                }
-                let one: Vec<_> = port(wanted).into_iter().collect();
-                match node.network.claim_ports(&single.id, &one).await {
-                    Ok(()) => break,
-                    Err(error) if next >= PICKED.end => return Err(failed(error)),
-                    Err(_) => {}
-                }
-            }
+            self.pick(single, wanted).await?;
         }
         for wanted in &ports {
             if let Some(owner) = self.publisher(&single.id, wanted) {
@@ -128,6 +109,32 @@ impl Singles {
             .map_err(|error| SingleError::Failed(error.to_string()))?;
         self.change(single, |record| record.ports = ports);
         Ok(())
+    }
+
+    /// Opens the first port of its range that nobody has.
+    async fn pick(&self, single: &Single, wanted: &mut PortSpec) -> Result<(), SingleError> {
+        let range = match wanted.published_from {
+            0 => PICKED,
+            from => from..=wanted.published_to,
+        };
+        for number in range.clone() {
+            wanted.published_port = number;
+            if self.publisher(&single.id, wanted).is_some() {
+                continue;
+            }
+            let one: Vec<_> = port(wanted).into_iter().collect();
+            match self.node().network.claim_more(&single.id, &one).await {
+                Ok(()) => return Ok(()),
+                Err(net::NetworkError::PortTaken { .. }) => {}
+                Err(error) => return Err(SingleError::Failed(error.to_string())),
+            }
+        }
+        let (from, to) = (range.start(), range.end());
+        Err(SingleError::Failed(format!(
+            "every port from {from} to {to} is taken: port {}/{} can't be published",
+            wanted.target_port,
+            wanted.protocol()
+        )))
     }
 
     /// Who publishes that port on this node already: the firewall would send it to one of the two.

@@ -39,8 +39,8 @@ fn read_long(section: &mut Section<'_>, log: &mut Log<'_>) -> Option<PortSpec> {
     }
     let target = section.parsed("target", log, number);
     let published = section.parsed("published", log, |text| match text {
-        "" => Ok(0),
-        text => number(text),
+        "" => Ok(0..=0),
+        text => range(text),
     });
     let host_ip = section.parsed("host_ip", log, |text| match text {
         "" => Ok(String::new()),
@@ -53,9 +53,13 @@ fn read_long(section: &mut Section<'_>, log: &mut Log<'_>) -> Option<PortSpec> {
         "host" => Ok(PublishMode::Host),
         other => Err(format!("{other:?} is no mode; want ingress or host")),
     });
+    let (from, to) = published.unwrap_or(0..=0).into_inner();
+    let is_range = from != to;
     let mut port = PortSpec {
         target_port: target?,
-        published_port: published.unwrap_or(0),
+        published_port: if is_range { 0 } else { from },
+        published_from: if is_range { from } else { 0 },
+        published_to: if is_range { to } else { 0 },
         host_ip: host_ip.unwrap_or_default(),
         name: name.unwrap_or_default(),
         ..PortSpec::default()
@@ -134,14 +138,21 @@ fn short(text: &str) -> Result<Vec<PortSpec>, String> {
         ip => address(ip)?,
     };
     let targets = range(target)?;
-    let published: Vec<u32> = match published {
-        None | Some("") => targets.clone().map(|_| 0).collect(),
-        Some(published) => range(published)?.collect(),
+    let (published, (published_from, published_to)): (Vec<u32>, _) = match published {
+        None | Some("") => (targets.clone().map(|_| 0).collect(), (0, 0)),
+        Some(published) => match range(published)? {
+            wide if targets.clone().count() == 1 && wide.clone().count() > 1 => {
+                (vec![0], wide.into_inner())
+            }
+            alike => (alike.collect(), (0, 0)),
+        },
     };
     if published.len() != targets.clone().count() {
         return Err("both ranges must have the same length".to_owned());
     }
     let ports = targets.zip(published).map(|(target_port, published_port)| PortSpec {
+        published_from,
+        published_to,
         protocol: protocol.into(),
         target_port,
         published_port,
@@ -173,6 +184,14 @@ mod tests {
                 .collect();
             assert_eq!(read, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn of_a_range_for_one_port_one_is_picked() {
+        let ports = short("8000-8010:80").unwrap();
+        let port = &ports[0];
+        assert_eq!((ports.len(), port.published_port, port.target_port), (1, 0, 80));
+        assert_eq!((port.published_from, port.published_to), (8000, 8010));
     }
 
     #[test]

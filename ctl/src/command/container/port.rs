@@ -34,19 +34,29 @@ pub(in crate::command) fn parse(text: &str) -> Result<Published, String> {
         "" => None,
         host => Some(range(host).ok_or_else(|| wrong(&format!("{host:?} is no port")))?),
     };
+    let mut picked = None;
     if let Some((from, to)) = host
         && to - from != last - first
-        && first != last
     {
-        return Err(wrong("the two ranges are not of one length"));
+        if first != last {
+            return Err(wrong("the two ranges are not of one length"));
+        }
+        picked = host;
     }
+    let (published_from, published_to) = picked.unwrap_or_default();
+    let published = |target| match (host, picked) {
+        (Some((from, _)), None) => from + (target - first),
+        _ => 0,
+    };
     let specs = (first..=last).map(|target| PortSpec {
         protocol: protocol.into(),
         target_port: target.into(),
-        published_port: host.map_or(0, |(from, _)| from + (target - first)).into(),
+        published_port: published(target).into(),
         mode: PublishMode::Host.into(),
         host_ip: host_ip.clone(),
         name: String::new(),
+        published_from: published_from.into(),
+        published_to: published_to.into(),
     });
     Ok(Published(specs.collect()))
 }
@@ -108,6 +118,17 @@ mod tests {
         assert_eq!(shown("127.0.0.1::80"), "80/tcp");
         assert_eq!(shown("7000-7001:80-81"), "0.0.0.0:7000-7001->80-81/tcp");
         assert_eq!(shown("80-82"), "80-82/tcp");
+    }
+
+    #[test]
+    fn of_a_range_for_one_port_the_first_free_is_taken() {
+        let of = |text: &str| {
+            let port = &parse(text).unwrap().0[0];
+            (port.published_port, port.published_from, port.published_to, port.target_port)
+        };
+        assert_eq!(of("8000-8010:80"), (0, 8000, 8010, 80));
+        assert_eq!(of("8000-8000:80"), (8000, 0, 0, 80));
+        assert_eq!(of("7000-7001:80-81"), (7000, 0, 0, 80));
     }
 
     #[test]

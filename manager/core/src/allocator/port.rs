@@ -21,14 +21,31 @@ pub struct PortClash {
     pub owner: String,
 }
 
-/// The first port of the list that a service other than `name` has.
+/// The first port of the list that a service other than `name` has, or the first of a range that
+/// others have all of.
 #[must_use]
 pub fn clash(store: &Store, name: &str, ports: &[PortSpec]) -> Option<PortClash> {
-    ports.iter().filter(|port| port.published_port != 0).find_map(|port| {
-        let owner = owner(store, name, port)?;
-        let protocol = port.protocol();
-        Some(PortClash { port: port.published_port, protocol, owner: owner.to_owned() })
+    ports.iter().filter(|port| *candidates(port).start() != *DYNAMIC.start()).find_map(|port| {
+        let mut taken = candidates(port).map(|number| {
+            let candidate = PortSpec { published_port: number, ..port.clone() };
+            owner(store, name, &candidate)
+        });
+        let owner = taken.next().flatten()?;
+        if taken.any(|owner| owner.is_none()) {
+            return None;
+        }
+        let (port, protocol) = (*candidates(port).start(), port.protocol());
+        Some(PortClash { port, protocol, owner: owner.to_owned() })
     })
+}
+
+/// The numbers that it may have.
+fn candidates(port: &PortSpec) -> RangeInclusive<u32> {
+    match (port.published_port, port.published_from) {
+        (0, 0) => DYNAMIC,
+        (0, from) => from..=port.published_to,
+        (number, _) => number..=number,
+    }
 }
 
 /// The service's ports with a number for each that is published without one. Ports in host mode
@@ -40,6 +57,7 @@ pub(super) fn publish(store: &Store, service: &Service) -> Vec<PortSpec> {
         if port.published_port == 0 && port.mode() == PublishMode::Ingress {
             let kept = service.ports.get(index).filter(|old| {
                 old.published_port != 0
+                    && candidates(&port).contains(&old.published_port)
                     && old.protocol == port.protocol
                     && old.target_port == port.target_port
             });
@@ -60,7 +78,7 @@ fn dynamic(store: &Store, service: &Service, own: &[PortSpec], port: &PortSpec) 
         !own.iter().any(|other| same(other, &candidate))
             && owner(store, &service.spec.name, &candidate).is_none()
     };
-    DYNAMIC.clone().find(free).unwrap_or(0)
+    candidates(port).find(free).unwrap_or(0)
 }
 
 fn owner<'a>(store: &'a Store, name: &str, port: &PortSpec) -> Option<&'a str> {

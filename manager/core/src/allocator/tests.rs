@@ -266,6 +266,25 @@ fn ports_keep_their_numbers_and_those_without_get_one() {
 }
 
 #[test]
+fn of_a_range_the_first_is_taken_that_nobody_has() {
+    let range = |from, to| PortSpec { published_from: from, published_to: to, ..port(0) };
+    let mut allocator = Allocator::default();
+    let mut cluster = Cluster::default();
+    cluster.put(publishing(1, vec![port(8000)]));
+    cluster.put(publishing(2, vec![range(8000, 8002)]));
+    cluster.put(publishing(3, vec![range(8000, 8002)]));
+    allocate(&mut allocator, &mut cluster);
+    assert_eq!((published(&cluster, 2), published(&cluster, 3)), (vec![8001], vec![8002]));
+    let refused = clash(&cluster.store, "web-4", &[range(8000, 8002)]).unwrap();
+    assert_eq!((refused.port, refused.owner.as_str()), (8000, "web-1"));
+    assert_eq!(clash(&cluster.store, "web-4", &[range(8000, 8003)]), None);
+    // What was given stays while it is in the range.
+    cluster.delete(Key::Service(ServiceId::from_bits(1)));
+    allocate(&mut allocator, &mut cluster);
+    assert_eq!(published(&cluster, 2), [8001]);
+}
+
+#[test]
 fn services_that_ask_at_the_same_time_get_different_ports() {
     let mut cluster = Cluster::default();
     for number in 1..=3 {

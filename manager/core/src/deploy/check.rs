@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use std::time::SystemTime;
 
 use shoal_proto::v1::{
-    GenericReservation, PayloadKind, PortSpec, ServiceSpec, StackSpec, service_mode,
+    GenericReservation, PayloadKind, PortSpec, PublishMode, ServiceSpec, StackSpec, service_mode,
 };
 
 use super::DeployError;
@@ -187,6 +187,17 @@ fn ports(object: &str, ports: &[PortSpec]) -> Result<(), SpecError> {
             let rule = format!(
                 "port {}:{} is not between 1 and 65535",
                 port.published_port, port.target_port
+            );
+            return Err(broken(object, rule));
+        }
+        let (from, to) = (port.published_from, port.published_to);
+        if (from, to) != (0, 0) && !(1..=65535).contains(&from) || to < from || to > 65535 {
+            return Err(broken(object, format!("{from}-{to} is no range of ports")));
+        }
+        if port.mode() == PublishMode::Host && port.published_port == 0 {
+            let rule = format!(
+                "port {} is published in host mode and needs a number of its own on the node",
+                port.target_port
             );
             return Err(broken(object, rule));
         }
