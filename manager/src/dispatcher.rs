@@ -1,5 +1,6 @@
 //! The agents' sessions: heartbeats and statuses up, assignments down.
 
+mod leave;
 mod reports;
 mod session;
 mod standing;
@@ -50,6 +51,7 @@ struct Shared {
     broker: Arc<LogBroker>,
     reports: Reports,
     liveness: Mutex<Liveness>,
+    in_force: leave::InForce,
     /// What the times in it count from.
     origin: Instant,
 }
@@ -58,7 +60,8 @@ impl Dispatcher {
     pub(crate) fn new(raft: Raft, peers: Peers, broker: Arc<LogBroker>) -> Self {
         let reports = Reports::start(raft.clone());
         let (liveness, origin) = (Mutex::default(), Instant::now());
-        let shared = Shared { raft, peers, broker, reports, liveness, origin };
+        let in_force = leave::InForce::default();
+        let shared = Shared { raft, peers, broker, reports, liveness, in_force, origin };
         Self { shared: Arc::new(shared) }
     }
 

@@ -7,7 +7,7 @@ use shoal_proto::v1::assignment_change::Change;
 use shoal_proto::v1::{
     AssignmentChange, Endpoint, EndpointMode, Peer, PublishMode, ServiceEndpoints, TaskState,
 };
-use shoal_proto::{NetworkId, NodeId};
+use shoal_proto::{NetworkId, NodeId, TaskId};
 
 use crate::store::{Attachment, Container, Event, Network, Object, Payload, Service, Store, Task};
 
@@ -72,6 +72,28 @@ impl Assignments {
             .map(|payload| (payload.id.to_string(), Arc::clone(payload)))
             .collect();
         Self { tasks, networks, endpoints, payloads, containers, peers }
+    }
+
+    /// Tasks that take connections as `old` has them, and are to stop here: other nodes must hear of
+    /// it first.
+    #[must_use]
+    pub fn leaving(&self, old: &Self) -> BTreeSet<TaskId> {
+        let leaves = |(id, task): &(&String, &Arc<Task>)| {
+            let before = old.tasks.get(*id);
+            before.is_some_and(|before| is_endpoint(before) && !before.networks.is_empty())
+                && task.desired > TaskState::Running
+                && !task.state().is_terminal()
+        };
+        self.tasks.iter().filter(leaves).map(|(_, task)| task.id).collect()
+    }
+
+    /// Leaves those tasks as `old` has them.
+    pub fn hold_back(&mut self, old: &Self, tasks: &[TaskId]) {
+        for id in tasks.iter().map(ToString::to_string) {
+            if let Some(task) = old.tasks.get(&id) {
+                self.tasks.insert(id, Arc::clone(task));
+            }
+        }
     }
 
     /// Everything, as a node that knows nothing is told it.

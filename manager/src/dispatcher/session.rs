@@ -19,9 +19,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
+use super::leave::Held;
 use super::{CHECK, Dispatcher, HEARTBEAT, standing};
 use crate::join::removed;
-use crate::raft::{Commit, Raft};
+use crate::raft::Commit;
 
 type Outbound = Result<ManagerMessage, Status>;
 
@@ -40,7 +41,7 @@ pub(super) fn serve(
         dispatcher.shared.broker.add_session(node, direct.clone());
         let raft = dispatcher.shared.raft.clone();
         tokio::select! {
-            () = send(&raft, node, &outbound, direct_inbox) => {}
+            () = send(&dispatcher, node, &outbound, direct_inbox) => {}
             () = receive(&dispatcher, node, turn, inbound, &direct) => {}
             () = raft.deposed() => {}
         }
@@ -98,17 +99,23 @@ async fn receive(
                     tracing::warn!(node.id = %node, error = error.message(), "can't note its volumes");
                 }
             }
-            Some(agent_message::Message::Hello(_) | agent_message::Message::Ack(_)) | None => {}
+            Some(agent_message::Message::Ack(ack)) => {
+                dispatcher.shared.in_force.acknowledged(node, ack.sequence);
+            }
+            Some(agent_message::Message::Hello(_)) | None => {}
         }
     }
 }
 
 async fn send(
-    raft: &Raft,
+    dispatcher: &Dispatcher,
     node: NodeId,
     outbound: &mpsc::Sender<Outbound>,
     mut direct: mpsc::UnboundedReceiver<ManagerMessage>,
 ) {
+    let raft = &dispatcher.shared.raft;
+    let session = dispatcher.shared.in_force.begin(node);
+    let mut held = Held::default();
     let (store, mut commits) = raft.commits();
     let Some(mut told) = standing::of(&store, node) else { return };
     let welcome = Message::Welcome(Welcome {
@@ -118,6 +125,7 @@ async fn send(
     });
     let mut known = Assignments::of(&store, node);
     let mut sequence = 1;
+    session.told(store.version(), Some(sequence));
     let full = AssignmentsMessage { full: true, sequence, changes: known.all() };
     for message in [welcome, Message::Assignments(full)] {
         if outbound.send(Ok(ManagerMessage { message: Some(message) })).await.is_err() {
@@ -133,14 +141,16 @@ async fn send(
                 }
                 continue;
             }
-            commit = commits.recv() => commit,
+            commit = commits.recv() => Some(commit),
+            () = held.changed(&session) => None,
             () = outbound.closed() => return,
         };
         let mut seen = Seen::default();
         match commit {
-            Ok(commit) => seen.take(&commit, node),
-            Err(RecvError::Lagged(_)) => seen = Seen::ALL,
-            Err(RecvError::Closed) => return,
+            Some(Ok(commit)) => seen.take(&commit, node),
+            Some(Err(RecvError::Lagged(_))) => seen = Seen::ALL,
+            Some(Err(RecvError::Closed)) => return,
+            None => seen.assignments = true,
         }
         // Room on the connection first: what commits until then goes along.
         let Ok(mut permit) = outbound.reserve().await else { return };
@@ -166,15 +176,20 @@ async fn send(
             }
         }
         if !seen.assignments {
+            session.told(seen.version, None);
             continue;
         }
-        let next = Assignments::of(&raft.store(), node);
+        let store = raft.store();
+        let mut next = Assignments::of(&store, node);
+        held.hold(&session, &known, &mut next, store.version());
         let changes = next.since(&known);
         known = next;
         if changes.is_empty() {
+            session.told(store.version(), None);
             continue;
         }
         sequence += 1;
+        session.told(store.version(), Some(sequence));
         let increment = AssignmentsMessage { full: false, sequence, changes };
         permit.send(Ok(ManagerMessage { message: Some(Message::Assignments(increment)) }));
     }
@@ -185,13 +200,16 @@ async fn send(
 struct Seen {
     assignments: bool,
     standing: bool,
+    /// The last commit's.
+    version: u64,
 }
 
 impl Seen {
-    const ALL: Self = Self { assignments: true, standing: true };
+    const ALL: Self = Self { assignments: true, standing: true, version: 0 };
 
     fn take(&mut self, commit: &Commit, node: NodeId) {
         self.assignments |= commit.whole || commit.events.iter().any(|e| concerns(e, node));
         self.standing |= standing::may_differ(commit, node);
+        self.version = self.version.max(commit.store.version());
     }
 }

@@ -218,6 +218,37 @@ fn a_node_hears_of_what_is_wanted_and_no_echo_of_its_own_reports() {
     assert_eq!(desired.collect::<Vec<_>>(), [TaskState::Shutdown]);
 }
 
+#[test]
+fn a_task_that_leaves_is_held_back_until_it_may_stop() {
+    let mut cluster = Cluster::default();
+    let web = reachable(1, 1, false);
+    cluster.put(network(1, "net", ""));
+    cluster.put(at_work(1, &web, 1, 1, TaskState::Running));
+    cluster.put(at_work(2, &web, 1, 1, TaskState::Starting));
+    cluster.put(web);
+    let known = Assignments::of(&cluster.store, HERE);
+    for number in [1, 2] {
+        cluster.put(Task { desired: TaskState::Shutdown, ..cluster.task(number).clone() });
+    }
+    let mut now = Assignments::of(&cluster.store, HERE);
+    let leaving: Vec<TaskId> = now.leaving(&known).into_iter().collect();
+    assert_eq!(leaving, [TaskId::from_bits(1)], "the other took no connections");
+    now.hold_back(&known, &leaving);
+    let told = |now: &Assignments, known: &Assignments| {
+        let mut agent = Agent::default();
+        agent.take(known.all());
+        agent.take(now.since(known));
+        let endpoints = agent.endpoints.values().map(|one| one.endpoints.len()).sum::<usize>();
+        let wanted = agent.tasks.values().map(v1::Task::desired_state);
+        (endpoints, wanted.collect::<Vec<_>>())
+    };
+    assert_eq!(told(&now, &known), (0, vec![TaskState::Running, TaskState::Shutdown]));
+    // Then it is told.
+    let next = Assignments::of(&cluster.store, HERE);
+    assert_eq!(next.leaving(&now).len(), 1);
+    assert_eq!(told(&next, &now), (0, vec![TaskState::Shutdown, TaskState::Shutdown]));
+}
+
 /// Changes one thing of a small cluster; some changes are refused.
 fn any_change(cluster: &Cluster, random: &mut Lcg) -> store::Change {
     use TaskState::{Complete, Failed, Ready, Running, Shutdown, Starting};
