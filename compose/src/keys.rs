@@ -99,6 +99,7 @@ pub(crate) const SERVICE: &[&str] = &[
     "working_dir",
     "x-shoal-fencing",
     "x-shoal-schedule",
+    "x-shoal-sticky",
 ];
 pub(crate) const DEPLOY: &[&str] = &[
     "endpoint_mode",
@@ -170,5 +171,6 @@ pub(crate) const EXTENSIONS: &[(&str, &str)] = &[
     ("x-shoal-priority", "deploy"),
     ("x-shoal-progress-deadline", "deploy.update_config"),
     ("x-shoal-schedule", "the service itself"),
+    ("x-shoal-sticky", "the service itself"),
     ("x-shoal-strategy", "deploy.placement"),
 ];

@@ -47,7 +47,8 @@ pub(crate) fn read(
     let mut deploy = section.part("deploy", log);
     spec.mode = Some(mode::read(&mut section, deploy.as_mut(), log));
     spec.schedule = schedule::read(&mut section, log);
-    // The specification has no word for it: extensions are `x-` keys.
+    // The specification has no words for these: extensions are `x-` keys.
+    spec.sticky = section.flag("x-shoal-sticky", log).unwrap_or(false);
     task.fenced = section.flag("x-shoal-fencing", log).unwrap_or(false);
     if let Some(deploy) = deploy {
         deploy::read(project, deploy, &mut spec, &mut task, log);

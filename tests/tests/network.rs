@@ -168,3 +168,80 @@ fn rules_that_somebody_takes_away_are_back_within_two_seconds() {
     assert!(agent.host.run("nft", &["list", "tables"]).contains("theirs"));
     agent.must(&["stack", "rm", "hello"]);
 }
+
+#[test]
+fn clients_stay_with_an_endpoint_and_move_when_it_goes() {
+    let _turn = turn();
+    if skip() {
+        return;
+    }
+    let agent = Agent::start();
+    agent.import_busybox();
+    agent.import_hello();
+    agent.must(&["network", "create", "app"]);
+    let service = |name: &str, sticky: bool, image: &str, command: &[&str]| {
+        let sticky = format!("--sticky={sticky}");
+        let options = [
+            "service",
+            "create",
+            "--name",
+            name,
+            "--replicas",
+            "3",
+            "--network",
+            "app",
+            &sticky,
+            "--hostname",
+            "{{.Task.Slot}}",
+            "--stop-grace-period",
+            "0s",
+            "--update-monitor",
+            "0s",
+        ];
+        agent.must(&[&options[..], &[image], command].concat());
+        let shown: Value =
+            serde_json::from_str(&agent.must(&["service", "inspect", name])).unwrap();
+        shown[0]["vips"][0]["address"].as_str().unwrap().to_owned()
+    };
+    let serve = "mkdir -p /www && hostname > /www/name && exec httpd -f -h /www";
+    let tcp = service("tcp", true, "busybox", &["sh", "-c", serve]);
+    let udp = service("udp", false, "shoal-hello", &["/hello", "datagrams", "9000"]);
+    let asker =
+        ["run", "-d", "--name", "asker", "--network", "app", "shoal-hello", "/hello", "web"];
+    agent.must(&asker);
+    for name in ["c1", "c2", "c3", "c4", "c5", "c6"] {
+        agent.must(&["run", "-d", "--name", name, "--network", "app", "busybox", "sleep", "1000"]);
+    }
+    let ask = |client: &str, command: &str| {
+        let answer = || agent.ctl(&["exec", client, "sh", "-c", command]).stdout.trim().to_owned();
+        until("it answers", answer, |answer| !answer.is_empty())
+    };
+    // One client, one task; of six not all the same.
+    let mut seen = std::collections::BTreeSet::new();
+    let request = "printf 'GET /name HTTP/1.0\\r\\n\\r\\n'";
+    let call = format!("{request} | timeout 2 nc {tcp} 80 | tail -n 1");
+    for client in ["c1", "c2", "c3", "c4", "c5", "c6"] {
+        let first = ask(client, &call);
+        for _ in 0..5 {
+            assert_eq!(ask(client, &call), first, "{client} stays");
+        }
+        seen.insert(first);
+    }
+    assert!(seen.len() > 1, "all went to {seen:?}");
+    // A flow of datagrams stays with its task, and moves at once when that goes.
+    let to = format!("{udp}:9000");
+    let flow = |port: u16| {
+        let asked = agent.ctl(&["exec", "asker", "/hello", "datagram", &to, &port.to_string()]);
+        asked.stdout.trim().to_owned()
+    };
+    let port = (5000..5012).find(|port| flow(*port) == "3").unwrap();
+    for _ in 0..3 {
+        assert_eq!(flow(port), "3", "a flow stays");
+    }
+    agent.must(&["service", "scale", "udp=2"]);
+    let moved = until("it is answered", || flow(port), |answer| !answer.is_empty());
+    assert!(["1", "2"].contains(&moved.as_str()), "after it has gone: {moved:?}");
+    agent.must(&["rm", "-f", "asker"]);
+    agent.must(&["rm", "-f", "c1", "c2", "c3", "c4", "c5", "c6"]);
+    agent.must(&["service", "rm", "tcp", "udp"]);
+}

@@ -67,6 +67,8 @@ pub struct Service {
     pub ports: Vec<PublishedPort>,
     /// Healthy, running tasks.
     pub endpoints: Vec<Endpoint>,
+    /// A client's connections all go to one endpoint while that is there.
+    pub sticky: bool,
 }
 
 /// A task that takes connections.
@@ -183,9 +185,9 @@ impl Desired {
 
 impl Service {
     /// Addresses that the port leads to from this node, one for each endpoint: those of this node
-    /// where it has some, which saves a way.
+    /// where it has some, which saves a way, unless a client is to come to the same one by any node.
     pub(crate) fn targets(&self, port: &PublishedPort) -> Vec<Ipv4Addr> {
-        let has_local = self.endpoints.iter().any(|endpoint| endpoint.local);
+        let has_local = !self.sticky && self.endpoints.iter().any(|endpoint| endpoint.local);
         let reachable = self
             .endpoints
             .iter()

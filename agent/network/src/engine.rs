@@ -1,6 +1,6 @@
 //! A node's network as one handle: brings about what is desired, attaches containers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -23,7 +23,7 @@ use crate::overlay::{OVERHEAD, Overlay};
 use crate::proxy::Proxy;
 use crate::record::{self, Recorded};
 use crate::ruleset::Rules;
-use crate::{name, nft, ruleset, sysctl};
+use crate::{flows, name, nft, ruleset, sysctl};
 
 /// What an engine works with.
 #[derive(Debug, Clone)]
@@ -85,6 +85,8 @@ struct Applied {
     dns: Dns,
     overlay: Overlay,
     seal: Seal,
+    /// Where services' addresses and published ports lead to.
+    endpoints: BTreeSet<Ipv4Addr>,
 }
 
 /// How a container's interfaces change.
@@ -118,6 +120,7 @@ impl Engine {
                 dns,
                 overlay: Overlay::new(&config.state_dir),
                 seal: Seal::default(),
+                endpoints: BTreeSet::new(),
             }),
             proxy: Mutex::new(Proxy::new()),
             detaching: Mutex::default(),
@@ -190,6 +193,20 @@ impl Engine {
         // This node's own containers go on without the others.
         let overlay = applied.overlay.apply(netlink, &names.overlay(), others).await.err();
         applied.dns.apply(desired);
+        let services = desired.services.iter().flat_map(|service| &service.endpoints);
+        let now: BTreeSet<Ipv4Addr> =
+            services.flat_map(|endpoint| endpoint.addresses.values().copied()).collect();
+        let gone: BTreeSet<Ipv4Addr> = applied.endpoints.difference(&now).copied().collect();
+        applied.endpoints = now;
+        if !gone.is_empty() {
+            // They end by themselves some time later, should it fail.
+            tokio::task::spawn_blocking(move || match flows::forget(&gone) {
+                Ok(count) => tracing::debug!(count, "UDP flows go elsewhere"),
+                Err(error) => {
+                    tracing::warn!(%error, "UDP flows stay with endpoints that have gone")
+                }
+            });
+        }
         drop(applied);
         let ports = self.shared.proxy.lock().await.apply(desired).await;
         Ok(ApplyReport { ports, overlay })

@@ -9,6 +9,7 @@ mod desired;
 mod dns;
 mod engine;
 mod error;
+mod flows;
 mod guard;
 mod link;
 mod name;
@@ -18,6 +19,7 @@ mod ports;
 mod proxy;
 mod record;
 mod ruleset;
+mod sticky;
 mod sysctl;
 
 pub use desired::{

@@ -15,9 +15,34 @@ use tokio::task::JoinHandle;
 use crate::desired::{Desired, PortMode, Protocol, PublishedPort};
 use crate::error::NetworkError;
 use crate::ports::{PortKey, owner};
+use crate::sticky;
 
 /// Where each open port leads.
-pub(crate) type Targets = BTreeMap<PortKey, Arc<[SocketAddr]>>;
+pub(crate) type Targets = BTreeMap<PortKey, Choice>;
+
+/// Endpoints of a port.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Choice {
+    endpoints: Arc<[SocketAddr]>,
+    sticky: bool,
+}
+
+impl Choice {
+    /// In the order to try them: from the next, or from the one that the client's address has.
+    pub(crate) fn order(&self, client: IpAddr, turn: usize) -> Vec<SocketAddr> {
+        let mut order = self.endpoints.to_vec();
+        let first = match self.sticky {
+            true => sticky::choose(client, &order).unwrap_or_default(),
+            false => turn.checked_rem(order.len()).unwrap_or_default(),
+        };
+        order.rotate_left(first);
+        order
+    }
+
+    pub(crate) fn contains(&self, endpoint: SocketAddr) -> bool {
+        self.endpoints.contains(&endpoint)
+    }
+}
 
 /// The open ports.
 pub(crate) struct Proxy {
@@ -104,7 +129,8 @@ impl Proxy {
                 let key = key(port);
                 self.wanted.insert(key);
                 let sockets = addresses.iter().map(|address| (*address, port.target).into());
-                targets.insert(key, sockets.collect());
+                let choice = Choice { endpoints: sockets.collect(), sticky: service.sticky };
+                targets.insert(key, choice);
                 errors.extend(self.open(key).await.err());
             }
         }

@@ -1,13 +1,14 @@
 //! From [`Desired`] to the rules of one nftables table, as the text of one transaction. Lookups
 //! are by map: what a packet costs does not grow with the number of services.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::desired::{Desired, Overlay, PublishedPort, Service};
 use crate::name::{Names, hardware_address};
 use crate::overlay::{self, Marks};
+use crate::sticky;
 
 /// A table's rules. What comes and goes with each container is apart, so that it can change alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,7 +247,7 @@ impl Balance {
                 continue;
             }
             let chain = format!("vip_{}_{index}", service.id);
-            let rule = format!("dnat ip to {}", spread(&targets));
+            let rule = format!("dnat ip to {}", spread(&targets, service.sticky));
             let _ = writeln!(self.chains, "  chain {chain} {{\n    {rule}\n  }}");
             self.vips.add(vip.to_string(), &chain);
         }
@@ -260,7 +261,8 @@ impl Balance {
         let targets: Vec<String> =
             addresses.iter().map(|address| format!("{address} . {}", port.target)).collect();
         let protocol = port.protocol;
-        let rule = format!("meta l4proto {protocol} dnat ip to {}", spread(&targets));
+        let rule =
+            format!("meta l4proto {protocol} dnat ip to {}", spread(&targets, service.sticky));
         let key = format!("{protocol} . {}", port.published);
         let (map, key) = match port.host_ip {
             None => (&mut self.published, key),
@@ -277,12 +279,27 @@ impl Balance {
     }
 }
 
-/// Each new connection goes to the next target.
-fn spread(targets: &[String]) -> String {
-    let numbered: BTreeMap<usize, &String> = targets.iter().enumerate().collect();
-    let entries: Vec<String> =
-        numbered.into_iter().map(|(number, target)| format!("{number} : {target}")).collect();
-    format!("numgen inc mod {} map {{ {} }}", targets.len(), entries.join(", "))
+/// Buckets of clients at the least: the more, the more even.
+const BUCKETS: usize = 128;
+/// The same on all nodes.
+const SEED: &str = "0x5a10";
+
+/// Each new connection goes to the next target; or to the one that its client's address has.
+fn spread(targets: &[String], sticky: bool) -> String {
+    let (how, entries): (String, Vec<String>) = if sticky {
+        let buckets = BUCKETS.max((4 * targets.len()).next_power_of_two());
+        let bucket = |number| {
+            let target = &targets[sticky::choose(number, targets)?];
+            Some(format!("{number} : {target}"))
+        };
+        let how = format!("jhash ip saddr mod {buckets} seed {SEED}");
+        (how, (0..buckets).filter_map(bucket).collect())
+    } else {
+        let numbered = targets.iter().enumerate();
+        let entries = numbered.map(|(number, target)| format!("{number} : {target}"));
+        (format!("numgen inc mod {}", targets.len()), entries.collect())
+    };
+    format!("{how} map {{ {} }}", entries.join(", "))
 }
 
 #[cfg(test)]

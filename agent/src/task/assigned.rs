@@ -200,6 +200,7 @@ impl Assigned {
                 .collect(),
             ports: service.ports.iter().filter_map(port).collect(),
             endpoints: endpoints.collect(),
+            sticky: service.sticky,
         }
     }
 }

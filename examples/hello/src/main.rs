@@ -1,9 +1,11 @@
 //! The example's program: `hello web` shows a page, `hello counter` counts for it, `hello check
-//! URL` is a health check. The standard library alone, so that the image holds one static file.
+//! URL` is a health check; `hello datagrams PORT` and `hello datagram ADDRESS:PORT FROM` are for looking
+//! at UDP. The standard library alone, so that the image holds one static file.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // its log is what it prints
 
 mod counter;
+mod datagram;
 mod http;
 mod web;
 
@@ -28,8 +30,13 @@ fn main() -> ExitCode {
         ["web"] => web::serve(),
         ["counter"] => counter::serve(),
         ["check", url] => http::get(url).map(drop),
+        ["datagrams", port] => datagram::serve(port),
+        ["datagram", address, from] => datagram::ask(address, from),
         _ => {
-            eprintln!("usage: hello web | hello counter | hello check URL");
+            eprintln!(
+                "usage: hello web | hello counter | hello check URL | hello datagrams PORT | \
+                 hello datagram ADDRESS:PORT FROM"
+            );
             return ExitCode::from(2);
         }
     };

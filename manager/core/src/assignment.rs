@@ -238,6 +238,7 @@ fn service_endpoints(store: &Store, service: &Service) -> ServiceEndpoints {
         others,
         networks: service.spec.task.as_ref().map(|spec| spec.networks.clone()).unwrap_or_default(),
         endpoint_mode: mode.into(),
+        sticky: service.spec.sticky,
     }
 }
 

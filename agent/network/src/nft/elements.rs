@@ -9,7 +9,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 
 /// `NLMSG_ERROR` of linux/netlink.h: also the form of an acknowledgement.
 const ERROR: u16 = 2;
-pub(super) const REQUEST: u16 = 0x1;
+pub(crate) const REQUEST: u16 = 0x1;
 const ACKNOWLEDGE: u16 = 0x4;
 const CREATE: u16 = 0x400;
 const BATCH_BEGIN: u16 = 0x10;
@@ -60,7 +60,7 @@ impl Connection {
     }
 }
 
-pub(super) fn connect() -> io::Result<Socket> {
+pub(crate) fn connect() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     // The kernel has done the work when a send returns: all answers are there.
@@ -135,15 +135,27 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn attribute_into(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(crate) fn attribute_into(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     bytes.extend(((4 + value.len()) as u16).to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(value);
     bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
+/// The attributes of a message's body: kind and value.
+pub(crate) fn attributes(mut body: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    const KIND: u16 = 0x3fff;
+    std::iter::from_fn(move || {
+        let [a, b, c, d, ..] = *body else { return None };
+        let length = usize::from(u16::from_ne_bytes([a, b]));
+        let value = body.get(4..length)?;
+        body = body.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((u16::from_ne_bytes([c, d]) & KIND, value))
+    })
+}
+
 /// A netlink header, netfilter's own, and the attributes.
-pub(super) fn message(
+pub(crate) fn message(
     batch: &mut Vec<u8>,
     kind: u16,
     flags: u16,

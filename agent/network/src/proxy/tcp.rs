@@ -23,7 +23,7 @@ pub(super) async fn serve(listener: TcpListener, key: PortKey, targets: watch::R
     let mut turn: usize = 0;
     loop {
         let client = match listener.accept().await {
-            Ok((client, _)) => client,
+            Ok(client) => client,
             Err(error) => {
                 tracing::debug!(port = key.port, %error, "accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -31,16 +31,15 @@ pub(super) async fn serve(listener: TcpListener, key: PortKey, targets: watch::R
             }
         };
         turn = turn.wrapping_add(1);
-        let endpoints = targets.borrow().get(&key).cloned().unwrap_or_default();
-        tokio::spawn(forward(client, endpoints.to_vec(), turn));
+        let (client, address) = client;
+        let choice = targets.borrow().get(&key).cloned().unwrap_or_default();
+        tokio::spawn(forward(client, choice.order(address.ip().to_canonical(), turn)));
     }
 }
 
-/// Tries each endpoint once, from the one whose turn it is. With none to be had, the client's
-/// connection is closed.
-async fn forward(mut client: TcpStream, endpoints: Vec<SocketAddr>, turn: usize) {
-    for offset in 0..endpoints.len() {
-        let target = endpoints[(turn + offset) % endpoints.len()];
+/// Tries each endpoint once. With none to be had, the client's connection is closed.
+async fn forward(mut client: TcpStream, endpoints: Vec<SocketAddr>) {
+    for target in endpoints {
         let connect = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(target));
         let Ok(Ok(mut server)) = connect.await else { continue };
         // Small writes go out at once; a socket that can't is only slower.

@@ -19,40 +19,45 @@ const MAX_FLOWS: usize = 4096;
 /// Packets of one flow that wait for its socket.
 const BACKLOG: usize = 64;
 
+struct Flow {
+    target: SocketAddr,
+    packets: mpsc::Sender<Vec<u8>>,
+}
+
 pub(super) async fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     UdpSocket::bind(address).await
 }
 
 pub(super) async fn serve(socket: UdpSocket, key: PortKey, targets: watch::Receiver<Targets>) {
     let socket = Arc::new(socket);
-    let mut flows: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>> = HashMap::new();
+    let mut flows: HashMap<SocketAddr, Flow> = HashMap::new();
     let mut turn: usize = 0;
     let mut buffer = vec![0; 65_536];
     loop {
         let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
         let packet = buffer[..length].to_vec();
+        let choice = targets.borrow().get(&key).cloned().unwrap_or_default();
         if let Some(flow) = flows.get(&client)
-            && !flow.is_closed()
+            && !flow.packets.is_closed()
+            && choice.contains(flow.target)
         {
             // A flow that can't keep up loses packets, as UDP may.
-            let _ = flow.try_send(packet);
-            continue;
-        }
-        let endpoints = targets.borrow().get(&key).cloned().unwrap_or_default();
-        if endpoints.is_empty() {
-            continue;
-        }
-        if flows.len() >= MAX_FLOWS {
-            flows.retain(|_, flow| !flow.is_closed());
-        }
-        if flows.len() >= MAX_FLOWS {
+            let _ = flow.packets.try_send(packet);
             continue;
         }
         turn = turn.wrapping_add(1);
-        let target = endpoints[turn % endpoints.len()];
-        let (sender, receiver) = mpsc::channel(BACKLOG);
-        let _ = sender.try_send(packet);
-        flows.insert(client, sender);
+        let order = choice.order(client.ip().to_canonical(), turn);
+        let Some(target) = order.first().copied() else { continue };
+        if flows.len() >= MAX_FLOWS {
+            flows.retain(|_, flow| !flow.packets.is_closed());
+        }
+        if flows.len() >= MAX_FLOWS {
+            continue;
+        }
+        let (packets, receiver) = mpsc::channel(BACKLOG);
+        let _ = packets.try_send(packet);
+        // One that leads to an endpoint that has gone ends with this.
+        flows.insert(client, Flow { target, packets });
         tokio::spawn(flow(Arc::clone(&socket), client, target, receiver));
     }
 }

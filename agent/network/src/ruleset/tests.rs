@@ -4,6 +4,7 @@
 use super::*;
 use crate::desired::{Attachment, Container, Endpoint, Network, PortMode, Protocol};
 use ipnet::Ipv4Net;
+use std::collections::BTreeMap;
 
 fn rules(desired: &Desired) -> String {
     super::rules(&Names::new(""), desired, &Marks::default(), 5453).script()
@@ -116,6 +117,24 @@ fn two_networks_only_pass_packets_inside_each() {
         elsewhere: Vec::new(),
     };
     assert_rules(&desired, include_str!("golden/two_networks.nft"));
+}
+
+#[test]
+fn a_sticky_service_has_the_same_map_on_every_node() {
+    let of = |local: bool| {
+        let endpoints = vec![endpoint(1, local, &[(1, 11)]), endpoint(2, !local, &[(1, 12)])];
+        let ports = vec![port(Protocol::Tcp, 8080, 80)];
+        let vips = BTreeMap::from([("net1".to_owned(), address(1, 2))]);
+        let web = Service { sticky: true, ports, vips, ..service("web", endpoints) };
+        rules(&Desired { networks: vec![network(1)], services: vec![web], ..Desired::default() })
+    };
+    let script = of(true);
+    assert_eq!(script, of(false), "whichever of the two is here");
+    let chains = script.lines().filter(|line| line.contains("jhash ip saddr mod 128 seed 0x5a10"));
+    for chain in chains.clone() {
+        assert_eq!((chain.matches(" : ").count(), chain.contains("10.1.0.12")), (128, true));
+    }
+    assert_eq!(chains.count(), 2, "its address and its port");
 }
 
 #[test]

@@ -48,6 +48,9 @@ pub(super) struct Options {
     /// How the service's name resolves: to an address of its own, or to its tasks' [default: vip]
     #[arg(long, value_enum, value_name = "MODE")]
     endpoint_mode: Option<Endpoint>,
+    /// A client's connections all go to one task while that is there
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "true|false")]
+    sticky: Option<bool>,
     /// Replace a lost task only when it is known not to run any more
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_name = "true|false")]
     fenced: Option<bool>,
@@ -106,6 +109,7 @@ impl Options {
             Some(Endpoint::Dnsrr) => spec.set_endpoint_mode(EndpointMode::Dnsrr),
             None => {}
         }
+        spec.sticky = self.sticky.unwrap_or(spec.sticky);
         self.update.apply(&mut spec.update);
         self.rollback.apply(&mut spec.rollback);
         self.schedule.apply(&mut spec.schedule)?;

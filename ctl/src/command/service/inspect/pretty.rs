@@ -61,6 +61,7 @@ pub(super) fn page(
     page.field(
         "Endpoint Mode",
         match spec.endpoint_mode() {
+            EndpointMode::Vip if spec.sticky => "vip, sticky",
             EndpointMode::Vip => "vip",
             EndpointMode::Dnsrr => "dnsrr",
         },
