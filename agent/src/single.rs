@@ -2,6 +2,7 @@
 //! disk, which an agent that starts anew goes on from, and while it runs a keeper, which sees its
 //! end and brings it back where its restart policy says so.
 
+mod connect;
 mod create;
 mod keep;
 mod name;
@@ -11,6 +12,7 @@ mod remove;
 mod start;
 mod stop;
 mod store;
+mod tell;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
