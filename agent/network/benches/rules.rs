@@ -45,7 +45,7 @@ fn service(number: u32) -> Service {
         short_name: format!("service{number}"),
         vips: BTreeMap::from([("net".to_owned(), address(number * (ENDPOINTS + 1)))]),
         // One in ten is published.
-        ports: if number % 10 == 0 { vec![port] } else { Vec::new() },
+        ports: if number.is_multiple_of(10) { vec![port] } else { Vec::new() },
         endpoints: (0..ENDPOINTS).map(endpoint).collect(),
         ..Service::default()
     }

@@ -212,21 +212,17 @@ impl Engine {
         Ok(ApplyReport { ports, overlay })
     }
 
-    /// Containers come and go by single elements; everything else replaces the table.
+    /// Containers and endpoints come and go by themselves; everything else replaces the table.
     async fn put_in_force(
         &self,
         applied: &mut Applied,
         rules: &Rules,
         desired: &Desired,
     ) -> Result<(), NetworkError> {
-        if let Some(before) = applied.rules.as_ref().filter(|before| before.is_alike(rules)) {
-            let table = &self.shared.names.table();
-            let keys = |from: &Rules, without: &Rules| -> Vec<Vec<u8>> {
-                from.own.difference(&without.own).map(|own| ruleset::own_key(*own)).collect()
-            };
-            let set = nft::Set { table, name: ruleset::OWN };
-            let (out, into) = (keys(before, rules), keys(rules, before));
-            match applied.elements.change(set, &out, &into) {
+        if let Some(before) = applied.rules.clone()
+            && let Some(change) = rules.change_from(&before)
+        {
+            match self.change(applied, &before, rules, &change).await {
                 Ok(()) => return Ok(()),
                 // Somebody has changed the table: it is made anew.
                 Err(error) => tracing::info!(%error, "the table is not as it was left"),
@@ -234,6 +230,29 @@ impl Engine {
         }
         self.ensure_gateways(desired).await?;
         nft::apply(&rules.script()).await
+    }
+
+    async fn change(
+        &self,
+        applied: &mut Applied,
+        before: &Rules,
+        rules: &Rules,
+        change: &str,
+    ) -> Result<(), NetworkError> {
+        let table = &self.shared.names.table();
+        let keys = |from: &Rules, without: &Rules| -> Vec<Vec<u8>> {
+            from.own.difference(&without.own).map(|own| ruleset::own_key(*own)).collect()
+        };
+        let set = nft::Set { table, name: ruleset::OWN };
+        let (out, into) = (keys(before, rules), keys(rules, before));
+        if !out.is_empty() || !into.is_empty() {
+            let changed = applied.elements.change(set, &out, &into);
+            changed.map_err(|error| NetworkError::Nft(error.to_string()))?;
+        }
+        match change {
+            "" => Ok(()),
+            change => nft::apply(change).await,
+        }
     }
 
     /// The gateway addresses, each with its subnet's route, on the engine's own device.

@@ -1,7 +1,7 @@
 //! From [`Desired`] to the rules of one nftables table, as the text of one transaction. Lookups
 //! are by map: what a packet costs does not grow with the number of services.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,19 +10,57 @@ use crate::name::{Names, hardware_address};
 use crate::overlay::{self, Marks};
 use crate::sticky;
 
-/// A table's rules. What comes and goes with each container is apart, so that it can change alone.
+/// A table's rules. What comes and goes with containers and endpoints is apart, so that it can change
+/// alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rules {
-    /// The whole table but for the elements of [`OWN`].
-    text: String,
+    table: String,
+    /// The table but for what follows.
+    frame: String,
+    /// Of one rule each: name and rule.
+    chains: Vec<(String, String)>,
+    /// Elements of the sets and maps of [`PARTS`], in their order.
+    parts: [Vec<String>; PARTS.len()],
     /// The containers' addresses.
     pub(crate) own: BTreeSet<Ipv4Addr>,
 }
 
 /// The set of pairs of a container's address with itself: who calls its own service.
 pub(crate) const OWN: &str = "own";
-/// Where in the text that set's elements belong.
-const OWN_ELEMENTS: &str = "OWN_ELEMENTS";
+/// Where in the frame that set, and the chains, belong.
+const OWN_PLACE: &str = "OWN_PLACE";
+const CHAINS_PLACE: &str = "CHAINS_PLACE";
+
+/// A set or map whose elements change alone.
+struct Part {
+    name: &'static str,
+    head: &'static str,
+    kind: &'static str,
+    /// Where in the frame it belongs.
+    place: &'static str,
+}
+
+const PARTS: [Part; 4] = [
+    Part { name: "vips", head: "map vips", kind: "ipv4_addr : verdict", place: "VIPS_PLACE" },
+    Part {
+        name: "published",
+        head: "map published",
+        kind: "inet_proto . inet_service : verdict",
+        place: "PUBLISHED_PLACE",
+    },
+    Part {
+        name: "published_at",
+        head: "map published_at",
+        kind: "ipv4_addr . inet_proto . inet_service : verdict",
+        place: "PUBLISHED_AT_PLACE",
+    },
+    Part {
+        name: "at_home",
+        head: "set at_home",
+        kind: "ipv4_addr . ipv4_addr",
+        place: "AT_HOME_PLACE",
+    },
+];
 
 /// An element of [`OWN`].
 pub(crate) fn own_key(address: Ipv4Addr) -> Vec<u8> {
@@ -34,14 +72,60 @@ impl Rules {
     pub(crate) fn script(&self) -> String {
         let own: Vec<String> =
             self.own.iter().map(|address| format!("{address} . {address}")).collect();
-        let mut set_text = String::new();
-        set(&mut set_text, &format!("set {OWN}"), "ipv4_addr . ipv4_addr", &own);
-        self.text.replace(OWN_ELEMENTS, &set_text)
+        let mut text = self.frame.clone();
+        let mut put = |place: &str, head: &str, kind: &str, elements: &[String]| {
+            let mut set_text = String::new();
+            set(&mut set_text, head, kind, elements);
+            text = text.replace(place, &set_text);
+        };
+        put(OWN_PLACE, &format!("set {OWN}"), "ipv4_addr . ipv4_addr", &own);
+        for (part, elements) in PARTS.iter().zip(&self.parts) {
+            put(part.place, part.head, part.kind, elements);
+        }
+        let chain =
+            |(name, rule): &(String, String)| format!("  chain {name} {{\n    {rule}\n  }}\n");
+        let chains: String = self.chains.iter().map(chain).collect();
+        text.replace(CHAINS_PLACE, &chains)
     }
 
-    /// Whether they differ in the containers' addresses alone.
-    pub(crate) fn is_alike(&self, other: &Self) -> bool {
-        self.text == other.text
+    /// The text of one transaction that makes these of `before`, but for the containers' addresses;
+    /// none when the whole table has to be replaced. What it costs does not grow with the table.
+    pub(crate) fn change_from(&self, before: &Self) -> Option<String> {
+        if self.frame != before.frame {
+            return None;
+        }
+        let table = &self.table;
+        let (old, new): (BTreeMap<_, _>, BTreeMap<_, _>) = (
+            before.chains.iter().map(|(name, rule)| (name, rule)).collect(),
+            self.chains.iter().map(|(name, rule)| (name, rule)).collect(),
+        );
+        let mut text = String::new();
+        for (name, rule) in &new {
+            match old.get(name) {
+                Some(same) if same == rule => continue,
+                Some(_) => text.push_str(&format!("flush chain ip {table} {name}\n")),
+                None => text.push_str(&format!("add chain ip {table} {name}\n")),
+            }
+            text.push_str(&format!("add rule ip {table} {name} {rule}\n"));
+        }
+        for (part, (old, new)) in PARTS.iter().zip(before.parts.iter().zip(&self.parts)) {
+            let (old, new): (BTreeSet<_>, BTreeSet<_>) =
+                (old.iter().collect(), new.iter().collect());
+            let mut change = |verb: &str, elements: Vec<&str>| {
+                if !elements.is_empty() {
+                    let (name, elements) = (part.name, elements.join(", "));
+                    text.push_str(&format!("{verb} element ip {table} {name} {{ {elements} }}\n"));
+                }
+            };
+            change("delete", old.difference(&new).map(|one| one.as_str()).collect());
+            change("add", new.difference(&old).map(|one| one.as_str()).collect());
+        }
+        for name in old.keys().filter(|name| !new.contains_key(*name)) {
+            text.push_str(&format!(
+                "flush chain ip {table} {name}\ndelete chain ip {table} {name}\n"
+            ));
+        }
+        Some(text)
     }
 }
 
@@ -77,21 +161,19 @@ pub(crate) fn rules(names: &Names, desired: &Desired, marks: &Marks, dns_port: u
     set(&mut text, "set same_network", "ipv4_addr . ipv4_addr; flags interval", &same);
     set(&mut text, "set internal", "ipv4_addr; flags interval", &internal);
     set(&mut text, "set gateways", "ipv4_addr", &gateways);
-    text.push_str(OWN_ELEMENTS);
+    text.push_str(OWN_PLACE);
     set(&mut text, "map dns", "ipv4_addr : ipv4_addr . inet_service", &dns);
     set(&mut text, "map gateway_of", "ipv4_addr : ipv4_addr; flags interval", &gateway_of);
-    text.push_str(&balance.chains);
-    set(&mut text, "map vips", "ipv4_addr : verdict", &balance.vips.elements);
-    let kind = "inet_proto . inet_service : verdict";
-    set(&mut text, "map published", kind, &balance.published.elements);
-    let kind = "ipv4_addr . inet_proto . inet_service : verdict";
-    set(&mut text, "map published_at", kind, &balance.published_at.elements);
+    text.push_str(CHAINS_PLACE);
+    let [vips, published, published_at, at_home] = PARTS;
+    [&vips, &published, &published_at].iter().for_each(|part| text.push_str(part.place));
+    let mut homes = Vec::new();
     let mut chains = CHAINS.replace("ANCHOR", &anchor);
     let own_address =
         desired.overlay.as_ref().map(|overlay| overlay.own.to_string()).unwrap_or_default();
     let mut from_nodes = String::new();
     if let Some(overlay) = &desired.overlay {
-        others(&mut text, overlay, marks);
+        homes = others(&mut text, overlay, marks, at_home.place);
         chains.push_str(OVERLAY);
         from_nodes = FROM_NODES.replace("ANCHOR", &anchor);
     }
@@ -104,7 +186,9 @@ pub(crate) fn rules(names: &Names, desired: &Desired, marks: &Marks, dns_port: u
         .replace("MASK", &format!("{:#x}", overlay::MARK_MASK));
     text.push_str(&chains);
     text.push_str("}\n");
-    Rules { text, own }
+    let Balance { chains, vips, published, published_at } = balance;
+    let parts = [vips.elements, published.elements, published_at.elements, homes];
+    Rules { table, frame: text, chains, parts, own }
 }
 
 /// What every table has. Established flows keep the translation that they began with.
@@ -172,8 +256,8 @@ const OVERLAY: &str = r#"
 const FROM_NODES: &str =
     "    iifname \"OVERLAY_DEVICE\" oifname != \"ANCHOR\" ip daddr @subnets accept\n";
 
-/// The other nodes' addresses, what runs on each, and the mark of each.
-fn others(text: &mut String, overlay: &Overlay, marks: &Marks) {
+/// The other nodes' addresses and the mark of each; returns what runs on each.
+fn others(text: &mut String, overlay: &Overlay, marks: &Marks, place: &str) -> Vec<String> {
     let peers: Vec<String> = marks.iter().map(|(peer, _)| peer.to_string()).collect();
     let senders = marks.iter().map(|(peer, mark)| {
         let mac: Vec<String> =
@@ -183,8 +267,9 @@ fn others(text: &mut String, overlay: &Overlay, marks: &Marks) {
     let senders: Vec<String> = senders.collect();
     let at_home = overlay.routes.iter().map(|(address, node)| format!("{node} . {address}"));
     set(text, "set peers", "ipv4_addr", &peers);
-    set(text, "set at_home", "ipv4_addr . ipv4_addr", &at_home.collect::<Vec<_>>());
+    text.push_str(place);
     set(text, "map senders", "ether_addr : mark", &senders);
+    at_home.collect()
 }
 
 fn set(text: &mut String, head: &str, kind: &str, elements: &[String]) {
@@ -217,7 +302,8 @@ impl Verdicts {
 /// Chains that spread new connections evenly over endpoints, and the maps that lead to them.
 #[derive(Default)]
 struct Balance {
-    chains: String,
+    /// Name and rule.
+    chains: Vec<(String, String)>,
     vips: Verdicts,
     published: Verdicts,
     published_at: Verdicts,
@@ -248,8 +334,8 @@ impl Balance {
             }
             let chain = format!("vip_{}_{index}", service.id);
             let rule = format!("dnat ip to {}", spread(&targets, service.sticky));
-            let _ = writeln!(self.chains, "  chain {chain} {{\n    {rule}\n  }}");
             self.vips.add(vip.to_string(), &chain);
+            self.chains.push((chain, rule));
         }
     }
 
@@ -275,7 +361,7 @@ impl Balance {
         if !map.add(key, chain) {
             return;
         }
-        let _ = writeln!(self.chains, "  chain {chain} {{\n    {rule}\n  }}");
+        self.chains.push((chain.to_owned(), rule));
     }
 }
 

@@ -120,6 +120,46 @@ fn two_networks_only_pass_packets_inside_each() {
 }
 
 #[test]
+fn what_comes_and_goes_with_endpoints_changes_alone() {
+    let of = |endpoints: Vec<Endpoint>, networks: Vec<Network>| {
+        let vips = BTreeMap::from([("net1".to_owned(), address(1, 2))]);
+        let ports = vec![port(Protocol::Tcp, 8080, 80)];
+        let web = Service { ports, vips, ..service("web", endpoints) };
+        let desired = Desired { networks, services: vec![web], ..Desired::default() };
+        super::rules(&Names::new(""), &desired, &Marks::default(), 5453)
+    };
+    let one = || vec![endpoint(1, true, &[(1, 11)])];
+    let none = of(Vec::new(), vec![network(1)]);
+    let first = of(one(), vec![network(1)]);
+    let two = of([one(), vec![endpoint(2, true, &[(1, 12)])]].concat(), vec![network(1)]);
+    assert_eq!(first.change_from(&first).as_deref(), Some(""));
+    assert_eq!(
+        first.change_from(&none).unwrap(),
+        "add chain ip shoal port_web_0\n\
+         add rule ip shoal port_web_0 meta l4proto tcp dnat ip to numgen inc mod 1 map { 0 : 10.1.0.11 . 80 }\n\
+         add chain ip shoal vip_web_0\n\
+         add rule ip shoal vip_web_0 dnat ip to numgen inc mod 1 map { 0 : 10.1.0.11 }\n\
+         add element ip shoal vips { 10.1.0.2 : goto vip_web_0 }\n\
+         add element ip shoal published { tcp . 8080 : goto port_web_0 }\n"
+    );
+    assert_eq!(
+        two.change_from(&first).unwrap(),
+        "flush chain ip shoal port_web_0\n\
+         add rule ip shoal port_web_0 meta l4proto tcp dnat ip to numgen inc mod 2 map { 0 : 10.1.0.11 . 80, 1 : 10.1.0.12 . 80 }\n\
+         flush chain ip shoal vip_web_0\n\
+         add rule ip shoal vip_web_0 dnat ip to numgen inc mod 2 map { 0 : 10.1.0.11, 1 : 10.1.0.12 }\n"
+    );
+    assert_eq!(
+        none.change_from(&first).unwrap(),
+        "delete element ip shoal vips { 10.1.0.2 : goto vip_web_0 }\n\
+         delete element ip shoal published { tcp . 8080 : goto port_web_0 }\n\
+         flush chain ip shoal port_web_0\ndelete chain ip shoal port_web_0\n\
+         flush chain ip shoal vip_web_0\ndelete chain ip shoal vip_web_0\n"
+    );
+    assert_eq!(of(one(), vec![network(1), network(2)]).change_from(&first), None);
+}
+
+#[test]
 fn a_sticky_service_has_the_same_map_on_every_node() {
     let of = |local: bool| {
         let endpoints = vec![endpoint(1, local, &[(1, 11)]), endpoint(2, !local, &[(1, 12)])];
