@@ -64,7 +64,7 @@ fn run_has_the_commands_exit_code_and_leaves_nothing() {
         (&["--device", "/dev/nowhere"], "/dev/nowhere"),
         (&["--ulimit", "nothing=1"], "no resource limit"),
         (&["--security-opt", "magic=1"], "unknown security option"),
-        (&["--network", "nowhere"], "network \"nowhere\""),
+        (&["--network", "nowhere"], "no such network: nowhere"),
         (&["--pid", "container:nobody"], "no such container: nobody"),
         (&["--log-driver", "pigeon"], "log driver \"pigeon\""),
         (&["--restart", "always"], "--rm"),
