@@ -12,9 +12,15 @@ cargo bench -q -p shoal-tests --no-run
 mkdir -p target/test-images
 examples/hello/image.sh >target/test-images/hello.tar
 export SHOAL_PROFILE=release
+# The program of one benchmark of a package.
+bench_program() {
+    cargo bench -q -p "$1" --bench "$2" --no-run --message-format=json 2>/dev/null |
+        sed -n "s/.*\"executable\":\"\([^\"]*$2-[^\"]*\)\".*/\1/p" | tail -1
+}
 say "measuring the runtime alone"
-as_root "$(cargo bench -q -p shoal-runtime --bench start --no-run --message-format=json 2>/dev/null |
-    sed -n 's/.*"executable":"\([^"]*start-[^"]*\)".*/\1/p' | tail -1)"
+as_root "$(bench_program shoal-runtime start)"
+say "measuring changes of the rules"
+as_root "$(bench_program shoal-network rules)"
 say "measuring the raft log"
 cargo bench -q -p shoal-manager --bench commits
 cargo bench -q -p shoal-manager --bench placements
