@@ -9,16 +9,17 @@ use std::net::Ipv4Addr;
 
 use netlink_sys::Socket;
 
-use crate::nft::{REQUEST, attributes, connect, message};
+use crate::nft::{
+    ACKNOWLEDGE, ERROR, IPV4, NESTED, REQUEST, acknowledged, attribute_into, attributes, connect,
+    message,
+};
 
 const CONNTRACK: u16 = 1;
 const GET: u16 = CONNTRACK << 8 | 1;
 const DELETE: u16 = CONNTRACK << 8 | 2;
 /// `NLM_F_DUMP` of linux/netlink.h.
 const DUMP: u16 = 0x300;
-const ERROR: u16 = 2;
 const DONE: u16 = 3;
-const IPV4: u8 = 2;
 /// netlink's header and netfilter's own.
 const HEADER: usize = 20;
 /// What the kernel puts into one datagram of a dump at the most.
@@ -69,11 +70,7 @@ fn take_part(
         let Some(one) = part.get(..length).filter(|_| length >= 16) else { break };
         match u16::from_ne_bytes([low, high]) {
             DONE => return Ok(true),
-            ERROR => {
-                let code = one.get(16..20).and_then(|code| code.try_into().ok());
-                let code = code.map_or(0, i32::from_ne_bytes);
-                return Err(io::Error::from_raw_os_error(-code));
-            }
+            ERROR => return acknowledged(one).map(|_| true),
             _ => found.extend(one.get(HEADER..).and_then(|flow| led_to(flow, gone))),
         }
         part = part.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -94,30 +91,23 @@ fn led_to(flow: &[u8], gone: &BTreeSet<Ipv4Addr>) -> Option<Vec<u8>> {
 }
 
 fn delete(socket: &Socket, original: &[u8]) -> io::Result<()> {
-    const NESTED: u16 = 0x8000;
-    const ACKNOWLEDGE: u16 = 0x4;
     let mut body = Vec::new();
-    crate::nft::attribute_into(&mut body, TUPLE_ORIGINAL | NESTED, original);
+    attribute_into(&mut body, TUPLE_ORIGINAL | NESTED, original);
     let mut order = Vec::new();
     message(&mut order, DELETE, REQUEST | ACKNOWLEDGE, IPV4, 0, &body);
     socket.send(&order, 0)?;
     let mut answer = Vec::with_capacity(PART);
     socket.recv(&mut answer, 0)?;
-    let code = answer.get(16..20).and_then(|code| code.try_into().ok());
-    match code.map_or(0, i32::from_ne_bytes) {
-        0 => Ok(()),
-        code => match io::Error::from_raw_os_error(-code) {
-            // It has ended meanwhile.
-            error if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            error => Err(error),
-        },
+    match acknowledged(&answer) {
+        // It has ended meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.map(drop),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nft::attribute_into;
 
     fn nest(kind: u16, parts: &[(u16, &[u8])]) -> Vec<u8> {
         let mut body = Vec::new();

@@ -11,7 +11,10 @@ use tokio::process::Command;
 
 use crate::error::NetworkError;
 
-pub(crate) use elements::{Connection, REQUEST, Set, attribute_into, attributes, connect, message};
+pub(crate) use elements::{
+    ACKNOWLEDGE, Connection, ERROR, IPV4, NESTED, REQUEST, Set, acknowledged, attribute_into,
+    attributes, connect, message,
+};
 pub(crate) use generation::generation;
 
 /// Whether the program is there and can talk to the kernel.

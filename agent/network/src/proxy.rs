@@ -84,15 +84,11 @@ impl Proxy {
         owner: &str,
         ports: &[PublishedPort],
     ) -> Result<(), NetworkError> {
-        for port in ports.iter().filter(|port| port.published != 0) {
-            let key = key(port);
-            if let Err(error) = self.open(key).await {
-                self.release(owner);
-                return Err(error);
-            }
-            self.claims.entry(owner.to_owned()).or_default().insert(key);
+        let claimed = self.claim_more(owner, ports).await;
+        if claimed.is_err() {
+            self.release(owner);
         }
-        Ok(())
+        claimed
     }
 
     /// The same beside what it has claimed: a refusal leaves that as it is.
@@ -101,7 +97,7 @@ impl Proxy {
         owner: &str,
         ports: &[PublishedPort],
     ) -> Result<(), NetworkError> {
-        for port in ports {
+        for port in ports.iter().filter(|port| port.published != 0) {
             let key = key(port);
             self.open(key).await?;
             self.claims.entry(owner.to_owned()).or_default().insert(key);

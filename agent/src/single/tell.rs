@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use shoal_proto::v1::PlaceContainerRequest;
+use shoal_proto::v1::{NetworkAttachment, NetworkAttachmentSpec, PlaceContainerRequest};
 
 use super::place::request;
 use super::{Singles, lock};
@@ -33,14 +33,14 @@ impl Singles {
         let mut all_told = true;
         for single in self.all() {
             let record = single.record();
-            let wanted = request(&record, record.attached);
-            let told = known
-                .get(&single.id)
-                .is_some_and(|told| told.running == wanted.running && told.names == wanted.names);
             // One that they don't know is told of when it starts.
-            if told || !known.contains_key(&single.id) {
+            let Some(told) = known.get(&single.id) else { continue };
+            let mut wanted = request(&record, record.attached);
+            if told.running == wanted.running && told.names == wanted.names {
                 continue;
             }
+            // The places are as they are: a network may have gone with its stack.
+            wanted.networks = told.networks.iter().map(same_place).collect();
             // Not while somebody else is about to.
             let Ok(_busy) = single.busy.try_lock() else {
                 all_told = false;
@@ -58,5 +58,13 @@ impl Singles {
             all_told &= self.node().uplink.place(&gone).await.is_ok();
         }
         all_told
+    }
+}
+
+fn same_place(held: &NetworkAttachment) -> NetworkAttachmentSpec {
+    NetworkAttachmentSpec {
+        network_id: held.network_id.clone(),
+        aliases: held.aliases.clone(),
+        address: String::new(),
     }
 }

@@ -8,17 +8,17 @@ use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
 /// `NLMSG_ERROR` of linux/netlink.h: also the form of an acknowledgement.
-const ERROR: u16 = 2;
+pub(crate) const ERROR: u16 = 2;
 pub(crate) const REQUEST: u16 = 0x1;
-const ACKNOWLEDGE: u16 = 0x4;
+pub(crate) const ACKNOWLEDGE: u16 = 0x4;
 const CREATE: u16 = 0x400;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 pub(super) const NFTABLES: u16 = 10;
 const NEW_ELEMENTS: u16 = NFTABLES << 8 | 12;
 const DELETE_ELEMENTS: u16 = NFTABLES << 8 | 14;
-const IPV4: u8 = 2;
-const NESTED: u16 = 0x8000;
+pub(crate) const IPV4: u8 = 2;
+pub(crate) const NESTED: u16 = 0x8000;
 /// Of one message: an attribute's length is 16 bits.
 const MOST: usize = 1000;
 /// Answers are short; the kernel puts several into one datagram at the most.
@@ -97,7 +97,7 @@ fn change(
 }
 
 /// How many messages an answer acknowledges.
-fn acknowledged(mut answer: &[u8]) -> io::Result<usize> {
+pub(crate) fn acknowledged(mut answer: &[u8]) -> io::Result<usize> {
     let mut count = 0;
     while let [a, b, c, d, low, high, ..] = *answer {
         let length = u32::from_ne_bytes([a, b, c, d]) as usize;

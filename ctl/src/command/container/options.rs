@@ -126,7 +126,8 @@ pub(super) struct Options {
     /// Cgroup namespace: private or host
     #[arg(long, value_name = "MODE")]
     cgroupns: Option<String>,
-    /// Publish a port: [[ADDRESS:]PORT:]PORT[/udp]
+    /// Publish a port: [[ADDRESS:]PORT:]PORT[/udp]; of a range for one port, 8000-8010:80, the first
+    /// that is free
     #[arg(short, long, value_name = "PORT", value_parser = port::parse)]
     publish: Vec<Published>,
     /// Publish all ports that the image exposes, at ports that the node picks
